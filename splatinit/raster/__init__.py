@@ -1,0 +1,34 @@
+"""Rasterization backends behind one protocol.
+
+To add a backend: write ``raster/NAME.py`` with a class that fulfils :class:`splatinit.raster.base.Rasterizer`, add its
+spec below; the oracle tests run over every backend of this registry that can run.
+"""
+
+from ..registry import Registry, Spec
+from .base import Rasterizer, RasterSettings
+
+BACKENDS: Registry[Spec] = Registry("backend")
+BACKENDS.register(
+    Spec(
+        name="cpu",
+        impl="splatinit.raster.native:CpuRasterizer",
+        summary="our native engine: C++ SIMD kernels, OpenMP, bit-identical for any number of threads",
+        source="splatinit; maths of Kerbl et al. 2023 and Zwicker et al. 2002",
+    )
+)
+BACKENDS.register(
+    Spec(
+        name="reference",
+        impl="splatinit.raster.reference:ReferenceRasterizer",
+        summary="plain torch, one pixel × all Gaussians: slow and independent, the oracle of the tests",
+        source="Kerbl et al. 2023",
+    )
+)
+
+
+def make_rasterizer(name: str) -> Rasterizer:
+    """The backend called ``name``, ready to render. Raises NotBuilt or MissingExtra when it cannot run here."""
+    return BACKENDS.load(name)()
+
+
+__all__ = ["BACKENDS", "RasterSettings", "Rasterizer", "make_rasterizer"]
