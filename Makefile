@@ -1,0 +1,48 @@
+# Every target stands alone on a bare machine: it makes .venv and installs what it needs, and installs nothing twice.
+#   make demo     the whole line on the embedded scene: a table and a picture
+#   make test     the tests            make lint   ruff            make bench   timings of this machine
+#   make clean    removes everything that these targets made
+# PYTHON=python3.12 chooses the interpreter of a new .venv; VENV=dir puts the environment elsewhere.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# Python files are used where they lie (an editable install); only these make a new install necessary.
+NATIVE := $(shell find cuda -type f 2>/dev/null)
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.run
+	$(BIN)/splatinit demo --out runs/demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/bench_raster.py
+
+clean:
+	rm -rf $(VENV) build dist runs/demo .pytest_cache .ruff_cache .hypothesis
+	find splatinit tests benchmarks data -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
+	@echo "Installing into $(VENV) (torch is the large part) and building the native library ..."
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
+	@echo "Installing into $(VENV) (torch is the large part) and building the native library ..."
+	$(PIP) -e ".[test]"
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.lint: $(BIN)/python constraints.txt
+	$(PIP) ruff
+	@touch $@
