@@ -206,7 +206,7 @@ class ReferenceRasterizer:
         dtype, n = gaussians.means.dtype, len(gaussians)
         degree = gaussians.sh_degree if sh_degree is None else sh_degree
         if not 0 <= degree <= gaussians.sh_degree:
-            raise ShapeError(f"render: got SH degree {degree}, expected 0 to {gaussians.sh_degree} for these Gaussians.")
+            raise ShapeError(f"render: got SH degree {degree}; these Gaussians have 0 to {gaussians.sh_degree}.")
         if background is None:
             background = torch.zeros(3, dtype=dtype)
         if background.shape != (3,):
