@@ -1,0 +1,40 @@
+"""Nearest neighbours in point clouds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def neighbour_distances(xyz: np.ndarray, k: int = 3) -> np.ndarray:
+    """Distances [n, min(k, n − 1)] from each point [n, 3] to its nearest others, ascending, in the points' units.
+
+    A duplicate counts as a neighbour at distance 0. scipy's k-d tree is exact and uses all cores.
+    """
+    from scipy.spatial import cKDTree
+
+    xyz = np.asarray(xyz, dtype=np.float64)
+    k = min(k, len(xyz) - 1)
+    if k < 1:
+        return np.zeros((len(xyz), 0))
+    # The first hit is the point itself, or a duplicate of it: at distance 0 either way, so the others are right.
+    distances, _ = cKDTree(xyz).query(xyz, k=k + 1, workers=-1)
+    return distances[:, 1:]
+
+
+def mean_neighbour_distance(xyz: np.ndarray, k: int = 3) -> np.ndarray:
+    """Mean distance [n] from each point to its ``k`` nearest others (fewer where the cloud is smaller).
+
+    NaN for a single point, which has no neighbour to measure by.
+    """
+    distances = neighbour_distances(xyz, k)
+    return distances.mean(axis=1) if distances.shape[1] else np.full(len(distances), np.nan)
+
+
+def nearest_distance(xyz: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Distance [n] from each point of ``xyz`` [n, 3] to the nearest of ``others`` [m, 3]; infinite when m = 0."""
+    from scipy.spatial import cKDTree
+
+    if len(others) == 0 or len(xyz) == 0:
+        return np.full(len(xyz), np.inf)
+    distances, _ = cKDTree(np.asarray(others, dtype=np.float64)).query(np.asarray(xyz, dtype=np.float64), workers=-1)
+    return distances

@@ -1,0 +1,64 @@
+"""Initializers: where the Gaussians start. Each takes a Scene and returns an Initialization; none moves cameras.
+
+To add one: write ``initializers/NAME.py`` with a frozen config dataclass and a class that fulfils
+:class:`splatinit.initializers.base.Initializer`, then add its spec below.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..registry import Registry, Spec, load_object
+from .base import Initializer
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitializerSpec(Spec):
+    """A Spec that also says what must be there before the initializer starts.
+
+    Attributes:
+        needs_points: the poser must leave points. Where a scene has poses only, they are triangulated first, which
+            takes a while. An initializer for which this depends on its settings says so in a property
+            ``needs_points`` of its config: ask :func:`needs_points`.
+    """
+
+    needs_points: bool = False
+
+
+INITIALIZERS: Registry[InitializerSpec] = Registry("initializer")
+INITIALIZERS.register(
+    InitializerSpec(
+        name="sfm",
+        impl="splatinit.initializers.sfm:Sfm",
+        summary="the points that the poser left (COLMAP's, or triangulated with the given poses), coloured",
+        source="Kerbl et al. 2023",
+        needs_points=True,
+    )
+)
+INITIALIZERS.register(
+    InitializerSpec(
+        name="random",
+        impl="splatinit.initializers.random:Random",
+        config="splatinit.initializers.random:RandomConfig",
+        summary="uniform points in a cube: around the cameras, around the sparse points, or Blender's fixed one",
+        source="Kerbl et al. 2023; volumes as compared in arXiv:2404.12547 and arXiv:2404.09591",
+    )
+)
+
+
+def needs_points(name: str, config: Any = None) -> bool:
+    """Whether the initializer ``name`` with its ``config`` (None: its defaults) needs the points of a poser."""
+    spec = INITIALIZERS.spec(name)
+    if config is None and spec.config is not None:
+        config = load_object(spec.config)()
+    return bool(getattr(config, "needs_points", spec.needs_points))
+
+
+def make_initializer(name: str, config: Any = None) -> Initializer:
+    """The initializer ``name`` built with its ``config`` (None: its defaults). Raises MissingExtra, ConfigError."""
+    impl = INITIALIZERS.load(name)
+    if INITIALIZERS.spec(name).config is None:
+        return impl()
+    return impl(INITIALIZERS.config_class(name)() if config is None else config)
+
+
+__all__ = ["INITIALIZERS", "Initializer", "InitializerSpec", "make_initializer", "needs_points"]

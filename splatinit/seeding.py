@@ -1,0 +1,100 @@
+"""From points to Gaussians: the one place where all initializers get their scales, opacities and SH coefficients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import BadPoints, ConfigError
+from .geometry.neighbours import mean_neighbour_distance
+from .types import Gaussians, PointCloud
+
+SH_C0 = 0.28209479177387814  # value of the SH basis function of degree 0, 1 / (2 √π)
+
+# Where points coincide the neighbour distance is 0 and its logarithm −∞. A thousandth of the typical distance is far
+# below a pixel, and still a Gaussian that training can grow.
+FLOOR_OF_MEDIAN = 1e-3
+# A Gaussian's opacity is stored as a logit: 0 and 1 would be infinite there.
+OPACITY_MARGIN = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedConfig:
+    """How points become Gaussians.
+
+    Attributes:
+        sh_degree: 0 to 3, degree of the view-dependent colour that training may reach (3DGS: 3). Coefficients beyond
+            degree 0 start at 0; each degree adds 2·degree + 1 of them and its cost.
+        opacity: in (0, 1), of points that do not bring their own (3DGS: 0.1; 3DGS-MCMC: 0.5).
+        scale_factor: times the mean distance to the 3 nearest neighbours, for points that do not bring a radius
+            (3DGS: 1; 3DGS-MCMC: 0.1).
+        max_scale_quantile: in (0, 1]; scales beyond this quantile of the cloud's scales are capped to it, because
+            an isolated point would otherwise start as a blob that hides the scene. 1 caps nothing.
+    """
+
+    sh_degree: int = 3
+    opacity: float = 0.1
+    scale_factor: float = 1.0
+    max_scale_quantile: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.sh_degree not in (0, 1, 2, 3):
+            raise ConfigError(f"seed.sh_degree is {self.sh_degree}; expected 0, 1, 2 or 3.")
+        if not 0 < self.opacity < 1:
+            raise ConfigError(f"seed.opacity is {self.opacity:g}; expected a number between 0 and 1, both excluded.")
+        if not (self.scale_factor > 0 and math.isfinite(self.scale_factor)):
+            raise ConfigError(f"seed.scale_factor is {self.scale_factor:g}; expected a positive number.")
+        if not 0 < self.max_scale_quantile <= 1:
+            raise ConfigError(f"seed.max_scale_quantile is {self.max_scale_quantile:g}; expected it in (0, 1].")
+
+
+def seed_gaussians(points: PointCloud, config: SeedConfig = SeedConfig()) -> Gaussians:
+    """Gaussians (float32, on the CPU) that start at ``points``: isotropic, unrotated, with the colour as SH degree 0.
+
+    Scale: ``points.radius`` where it is given, else the mean distance to the 3 nearest neighbours, floored and capped
+    (Kerbl et al. 2023, §5.1: "axes equal to the mean of the distance to the closest three points"; their code takes
+    the root of the mean squared distance instead, we follow the paper). Opacity: ``points.opacity``, else
+    ``config.opacity``.
+
+    Raises:
+        BadPoints: the cloud is empty or not finite, has a radius that is not positive, or has neither radii nor two
+            different points to measure a scale by.
+    """
+    import torch
+
+    points.check("seeding")
+    n = len(points)
+    scale = _scales(points, config)
+    opacity = np.full(n, config.opacity) if points.opacity is None else points.opacity.astype(np.float64)
+    opacity = opacity.clip(OPACITY_MARGIN, 1 - OPACITY_MARGIN)
+    quats = torch.zeros(n, 4)
+    quats[:, 0] = 1.0
+    return Gaussians(
+        means=torch.from_numpy(points.xyz.copy()),
+        quats=quats,
+        log_scales=torch.from_numpy(np.log(scale).astype(np.float32))[:, None].repeat(1, 3),
+        logit_opacities=torch.from_numpy(np.log(opacity / (1 - opacity)).astype(np.float32)),
+        sh0=torch.from_numpy((points.rgb - np.float32(0.5)) / np.float32(SH_C0))[:, None, :],
+        shN=torch.zeros(n, (config.sh_degree + 1) ** 2 - 1, 3),
+    )
+
+
+def _scales(points: PointCloud, config: SeedConfig) -> np.ndarray:
+    """[n] float64 positive scales in scene units."""
+    if points.radius is not None:
+        bad = int((points.radius <= 0).sum())
+        if bad:
+            raise BadPoints(f"Seeding: {bad} of {len(points)} points have a radius that is not positive.")
+        return points.radius.astype(np.float64)
+    distance = mean_neighbour_distance(points.xyz, k=3)
+    different = distance[distance > 0]  # a single point's NaN is not > 0 either
+    if len(different) == 0:
+        raise BadPoints(
+            f"Seeding: the {len(points)} points all lie at one place, so that no scale can be measured.",
+            hint="Start from more points, or give each point a radius.",
+        )
+    # "higher" takes an existing scale: a cloud of fewer than about 100 points, where each is meant, is not capped.
+    cap = np.quantile(different, config.max_scale_quantile, method="higher")
+    return config.scale_factor * distance.clip(FLOOR_OF_MEDIAN * np.median(different), cap)

@@ -1,0 +1,141 @@
+"""Initializers: the volumes of the random start by hand, determinism, and what cannot be started from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splatinit.errors import BadPoints, ConfigError, SceneError
+from splatinit.initializers import INITIALIZERS, make_initializer, needs_points
+from splatinit.initializers.random import Random, RandomConfig
+from splatinit.initializers.sfm import Sfm
+from splatinit.progress import Silent
+from splatinit.types import Camera, PointCloud, Scene, View
+
+
+class NoPhoto:
+    name, path, width, height, has_alpha = "0.png", Path("0.png"), 64, 48, False
+
+    def load(self, width, height):
+        raise AssertionError("an initializer of this test decodes no photo")
+
+
+def camera_at(center, target=(0.0, 0.0, 0.0)) -> Camera:
+    """Looks from ``center`` to ``target``, y roughly down −z of the world."""
+    center, target = np.asarray(center, float), np.asarray(target, float)
+    z = (target - center) / np.linalg.norm(target - center)
+    x = np.cross(z, [0.1234, 0.0, 1.0])
+    x /= np.linalg.norm(x)
+    R = np.stack([x, np.cross(z, x), z])
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = R, -R @ center
+    return Camera(np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]]), pose, 64, 48)
+
+
+def scene(centers, points=None, background=None) -> Scene:
+    views = tuple(View(str(i), camera_at(c, target=(0.2, 0.1, 0)), NoPhoto()) for i, c in enumerate(centers))
+    return Scene(root=Path("scene"), train=views, test=(), points=points, background=background)
+
+
+CENTERS = [(4, 0, 1), (-2, 0, 1), (0, 3, 1), (0, -3, 2)]
+POINTS = PointCloud(xyz=np.random.default_rng(0).normal(size=(500, 3)), rgb=np.full((500, 3), 0.25))
+
+
+def draw(scene_, seed=0, **config):
+    return Random(RandomConfig(**config)).initialize(scene_, seed=seed, progress=Silent())
+
+
+def test_cube_of_the_cameras():
+    start = draw(scene(CENTERS), count=20_000)
+    xyz = start.points.xyz
+    # Box of the cameras: x −2…4, y −3…3, z 1…2, so the centre is (1, 0, 1.5) and the side 3 × 6.
+    np.testing.assert_allclose(xyz.min(axis=0), [-8, -9, -7.5], atol=0.02)
+    np.testing.assert_allclose(xyz.max(axis=0), [10, 9, 10.5], atol=0.02)
+    np.testing.assert_allclose(xyz.mean(axis=0), [1, 0, 1.5], atol=0.1)
+    assert start.points.rgb.std() == pytest.approx(np.sqrt(1 / 12), abs=0.01)
+    assert start.recipe["volume"] == "cameras" and start.recipe["side"] == pytest.approx(18)
+    assert start.seconds["draw"] > 0 and start.peak_memory_mb > 1
+    assert draw(scene(CENTERS), count=10, size=0.5).recipe["side"] == pytest.approx(3)
+
+
+def test_cube_of_the_points_ignores_outliers():
+    far = np.concatenate([np.random.default_rng(1).uniform(-1, 1, (2000, 3)) * [3, 1, 1], [[1e5, 0, 0]]])
+    start = draw(scene(CENTERS, PointCloud(xyz=far, rgb=np.zeros_like(far))), volume="points", count=1000)
+    assert start.recipe["side"] == pytest.approx(6 * 0.98, rel=0.02)
+    np.testing.assert_allclose(start.recipe["center"], 0, atol=0.1)
+
+
+def test_cube_of_blender():
+    start = draw(scene(CENTERS), volume="blender")
+    assert len(start.points) == 100_000
+    np.testing.assert_allclose(np.abs(start.points.xyz).max(axis=0), 1.3, atol=1e-3)
+    assert start.points.rgb.min() >= 0.5 and start.points.rgb.max() < 0.502
+    assert draw(scene(CENTERS), volume="blender", colour="random", count=99).points.rgb.min() < 0.4
+
+
+def test_auto_follows_the_data_set():
+    ring = [(4 * np.cos(a), 4 * np.sin(a), 1.0) for a in np.linspace(0, 6, 8)]
+    white = (1.0, 1.0, 1.0)
+    assert draw(scene(ring, background=white), count=9).recipe["volume"] == "blender"
+    assert draw(scene(ring), count=9).recipe["volume"] == "cameras"
+    inside = [*ring, (0.5, 0.5, 0.5)]
+    assert draw(scene(inside, background=white), count=9).recipe["volume"] == "cameras"
+
+
+def test_same_seed_same_points():
+    a, b, c = (draw(scene(CENTERS), seed=s, count=50).points for s in (5, 5, 6))
+    np.testing.assert_array_equal(a.xyz, b.xyz)
+    np.testing.assert_array_equal(a.rgb, b.rgb)
+    assert (a.xyz != c.xyz).any()
+
+
+def test_volumes_that_do_not_exist():
+    with pytest.raises(SceneError, match="all stand at one place"):
+        draw(scene([(1, 2, 3)] * 3))
+    with pytest.raises(BadPoints, match="left none"):
+        draw(scene(CENTERS), volume="points")
+    one = PointCloud(xyz=np.zeros((5, 3)), rgb=np.zeros((5, 3)))
+    with pytest.raises(BadPoints, match="span no volume"):
+        draw(scene(CENTERS, one), volume="points")
+
+
+@pytest.mark.parametrize("bad", [{"count": 0}, {"volume": "cube"}, {"colour": "blue"}, {"size": 0.0}])
+def test_bad_settings_are_named(bad):
+    with pytest.raises(ConfigError, match=f"init.{next(iter(bad))} is"):
+        RandomConfig(**bad)
+
+
+def test_sfm_hands_the_points_on():
+    start = Sfm().initialize(scene(CENTERS, POINTS), seed=0, progress=Silent())
+    assert start.points is POINTS and start.recipe == {"initializer": "sfm", "poser": "given"}
+
+
+@pytest.mark.parametrize(
+    ("points", "text"),
+    [
+        (None, "left no points"),
+        (PointCloud(xyz=np.zeros((0, 3)), rgb=np.zeros((0, 3))), "is empty"),
+        (PointCloud(xyz=np.full((2, 3), np.inf), rgb=np.zeros((2, 3))), "non-finite xyz"),
+    ],
+)
+def test_sfm_without_usable_points(points, text):
+    with pytest.raises(BadPoints, match=text):
+        Sfm().initialize(scene(CENTERS, points), seed=0, progress=Silent())
+
+
+def test_who_needs_points():
+    assert needs_points("sfm") and not needs_points("random")
+    assert needs_points("random", RandomConfig(volume="points"))
+    assert not needs_points("random", RandomConfig(volume="cameras"))
+
+
+def test_every_registered_initializer_can_be_built_and_run():
+    for spec in INITIALIZERS:
+        start = make_initializer(spec.name).initialize(scene(CENTERS, POINTS), seed=1, progress=Silent())
+        start.points.check(spec.name)
+        assert start.recipe["initializer"] == spec.name
+    with pytest.raises(ConfigError, match="Unknown initializer 'randon'") as error:
+        make_initializer("randon")
+    assert "Did you mean 'random'" in str(error.value)
