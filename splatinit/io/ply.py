@@ -1,0 +1,164 @@
+"""The vertex table of PLY files (Turk 1994): ASCII and binary, read defensively; written as binary little endian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FormatError
+from .atomic import atomic_path
+
+_TYPES = {
+    **dict.fromkeys(("char", "int8"), "i1"),
+    **dict.fromkeys(("uchar", "uint8"), "u1"),
+    **dict.fromkeys(("short", "int16"), "i2"),
+    **dict.fromkeys(("ushort", "uint16"), "u2"),
+    **dict.fromkeys(("int", "int32"), "i4"),
+    **dict.fromkeys(("uint", "uint32"), "u4"),
+    **dict.fromkeys(("float", "float32"), "f4"),
+    **dict.fromkeys(("double", "float64"), "f8"),
+}
+_NAMES = {"u1": "uchar", "i4": "int", "f4": "float", "f8": "double"}
+_HEADER_LIMIT = 1 << 20  # bytes; a header longer than this is a binary file that merely starts like a PLY
+_ORDER = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "="}
+
+
+@dataclass
+class _Element:
+    name: str
+    count: int
+    fields: list[tuple[str, str]]
+    has_lists: bool = False
+
+
+def read_vertices(path: Path) -> np.ndarray:
+    """The ``vertex`` element as a structured array [n] with the file's property names, native byte order.
+
+    Raises:
+        FormatError: not a PLY file, a header that is wrong or promises more than the file holds, or no vertices.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
+    format, elements, start = _header(path, data)
+    names = [element.name for element in elements]
+    if "vertex" not in names:
+        raise FormatError(f"{path}: has no element 'vertex'.", path=path)
+    index = names.index("vertex")
+    before, vertex = elements[:index], elements[index]
+    if any(element.has_lists and element.count for element in before):
+        raise FormatError(f"{path}: lists stand before the vertices; expected the vertices first.", path=path)
+    if vertex.has_lists:
+        raise FormatError(f"{path}: the vertices have list properties; expected numbers only.", path=path)
+    if not vertex.fields:
+        raise FormatError(f"{path}: the vertices have no properties.", path=path)
+    order = _ORDER[format]
+    dtype = np.dtype([(name, order + kind) for name, kind in vertex.fields])
+    if format == "ascii":
+        return _ascii(path, data[start:], sum(element.count for element in before), vertex.count, dtype)
+    for element in before:
+        start += element.count * sum(np.dtype(kind).itemsize for _, kind in element.fields)
+    have = max(0, len(data) - start)
+    if vertex.count * dtype.itemsize > have:
+        raise FormatError(
+            f"{path}: the header promises {vertex.count} vertices of {dtype.itemsize} bytes, but only {have} bytes "
+            f"follow it ({have // dtype.itemsize} vertices).",
+            hint="The file is truncated: copy or export it again.",
+            path=path,
+        )
+    if index == len(elements) - 1 and vertex.count * dtype.itemsize < have:
+        raise FormatError(
+            f"{path}: {have - vertex.count * dtype.itemsize} bytes follow the {vertex.count} vertices of the header; "
+            "expected the end of the file.",
+            path=path,
+        )
+    return np.frombuffer(data, dtype, vertex.count, start).astype(dtype.newbyteorder("="))
+
+
+def _header(path: Path, data: bytes) -> tuple[str, list[_Element], int]:
+    """Format, elements in order, and where the data begin."""
+
+    def wrong(what: str) -> FormatError:
+        return FormatError(f"{path}: not a valid PLY file: {what}.", path=path)
+
+    if not data.startswith((b"ply\n", b"ply\r")):
+        raise wrong("it does not begin with 'ply'")
+    marker = data.find(b"end_header", 0, _HEADER_LIMIT)
+    newline = data.find(b"\n", marker)
+    if marker < 0 or newline < 0 or data[marker:newline].strip() != b"end_header":
+        raise wrong("its header has no end")
+    format: str | None = None
+    elements: list[_Element] = []
+    for raw in data[:marker].splitlines()[1:]:
+        words = raw.decode("ascii", "replace").split()
+        if not words or words[0] in ("comment", "obj_info"):
+            continue
+        if words[0] == "format" and len(words) == 3 and words[1] in _ORDER:
+            format = words[1]
+        elif words[0] == "element" and len(words) == 3 and words[2].isascii() and words[2].isdigit():
+            elements.append(_Element(words[1], int(words[2]), []))
+        elif words[0] == "property" and elements and len(words) == 5 and words[1] == "list":
+            elements[-1].has_lists = True
+        elif words[0] == "property" and elements and len(words) == 3 and words[1] in _TYPES:
+            if words[2] in dict(elements[-1].fields):
+                raise wrong(f"the property '{words[2]}' is there twice")
+            elements[-1].fields.append((words[2], _TYPES[words[1]]))
+        else:
+            raise wrong(f"the header line '{' '.join(words)[:80]}' is not understood")
+    if format is None:
+        raise wrong("its header names no known format")
+    return format, elements, newline + 1
+
+
+def _ascii(path: Path, data: bytes, skip: int, count: int, dtype: np.dtype) -> np.ndarray:
+    lines = [line for line in data.splitlines() if line.strip()]
+    if skip + count > len(lines):
+        raise FormatError(
+            f"{path}: the header promises {count} vertices, but only {max(0, len(lines) - skip)} lines follow it.",
+            hint="The file is truncated: copy or export it again.",
+            path=path,
+        )
+    rows = []
+    for index, line in enumerate(lines[skip : skip + count]):
+        words = line.split()
+        try:
+            if len(words) != len(dtype.names):
+                raise ValueError
+            rows.append([float(word) for word in words])
+        except ValueError as error:
+            raise FormatError(
+                f"{path}: vertex {index} is not {len(dtype.names)} numbers: {line[:80].decode('ascii', 'replace')!r}.",
+                path=path,
+            ) from error
+    table = np.array(rows, dtype=np.float64).reshape(count, len(dtype.names))
+    vertices = np.empty(count, dtype)
+    for column, name in enumerate(dtype.names):
+        if dtype[name].kind in "iu":
+            limits = np.iinfo(dtype[name])
+            values = table[:, column]
+            if not ((values >= limits.min) & (values <= limits.max)).all():
+                raise FormatError(f"{path}: '{name}' has a value that its type {dtype[name]} cannot hold.", path=path)
+        vertices[name] = table[:, column]
+    return vertices
+
+
+def write_vertices(path: Path, vertices: np.ndarray) -> None:
+    """Write a structured array [n] as the ``vertex`` element of a binary little-endian PLY, atomically."""
+    dtype = vertices.dtype.newbyteorder("<")
+    properties = "".join(f"property {_NAMES[vertices.dtype[name].str[1:]]} {name}\n" for name in vertices.dtype.names)
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n{properties}end_header\n"
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(header.encode())
+        vertices.astype(dtype, copy=False).tofile(file)
+
+
+def columns(vertices: np.ndarray, names: tuple[str, ...]) -> np.ndarray | None:
+    """[n, len(names)] float32 of these properties, or None where one is absent."""
+    if any(name not in vertices.dtype.names for name in names):
+        return None
+    with np.errstate(over="ignore"):  # a double beyond float32 becomes inf, which the callers' checks report
+        return np.stack([vertices[name].astype(np.float32) for name in names], axis=1)

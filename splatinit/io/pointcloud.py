@@ -1,0 +1,85 @@
+"""Point clouds as PLY: the file that other trainers start from (graphdeco's points3D.ply), plus our optional fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FormatError
+from ..types import PointCloud
+from .ply import columns, read_vertices, write_vertices
+
+_COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_OPTIONAL = ("radius", "opacity", "confidence")
+
+
+def read_ply_points(path: Path) -> PointCloud:
+    """Read a PLY point cloud, ASCII or binary.
+
+    Colours are integers scaled by their type's largest value, or floats in [0, 1]; without colours the points are
+    mid-grey. Normals that are all zero (writers fill the columns so) are dropped; faces are ignored.
+
+    Raises:
+        FormatError: not a PLY file, truncated, without x y z, or a trained splat.
+        BadPoints: empty, or something is not finite.
+    """
+    path = Path(path)
+    vertices = read_vertices(path)
+    xyz = columns(vertices, ("x", "y", "z"))
+    if xyz is None:
+        raise FormatError(f"{path}: the vertices have no x y z (found {', '.join(vertices.dtype.names)}).", path=path)
+    if "f_dc_0" in vertices.dtype.names:
+        raise FormatError(
+            f"{path}: this is a trained splat (it has f_dc_0), not a point cloud.",
+            hint="Export points with red green blue columns.",
+            path=path,
+        )
+    rgb = np.full((len(vertices), 3), 0.5, np.float32)
+    for names in _COLOURS:
+        found = columns(vertices, names)
+        if found is not None:
+            kind = vertices.dtype[names[0]]
+            rgb = found / np.float32(np.iinfo(kind).max) if kind.kind in "iu" else found
+            break
+    if np.isfinite(rgb).all() and rgb.size and not (rgb.min() >= 0 and rgb.max() <= 1):
+        raise FormatError(
+            f"{path}: colours range from {rgb.min():g} to {rgb.max():g}; expected 0 to 255 as uchar, or 0 to 1 as "
+            "float.",
+            path=path,
+        )
+    normal = columns(vertices, ("nx", "ny", "nz"))
+    if normal is not None and not normal.any():
+        normal = None
+    optional = {name: columns(vertices, (name,)) for name in _OPTIONAL}
+    cloud = PointCloud(
+        xyz=xyz,
+        rgb=rgb,
+        normal=normal,
+        **{name: None if value is None else value[:, 0] for name, value in optional.items()},
+    )
+    cloud.check(str(path))
+    return cloud
+
+
+def write_ply_points(path: Path, points: PointCloud) -> None:
+    """Write x y z nx ny nz (float) red green blue (uchar), and radius opacity confidence (float) where known.
+
+    Absent normals are zero, as graphdeco's reader expects the columns. Written atomically.
+
+    Raises BadPoints for a cloud that is empty or not finite.
+    """
+    points.check(f"writing {path}")
+    optional = [name for name in _OPTIONAL if getattr(points, name) is not None]
+    dtype = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
+    dtype += [(name, "u1") for name in ("red", "green", "blue")] + [(name, "<f4") for name in optional]
+    table = np.zeros(len(points), dtype)
+    for axis, letter in enumerate("xyz"):
+        table[letter] = points.xyz[:, axis]
+        if points.normal is not None:
+            table[f"n{letter}"] = points.normal[:, axis]
+    for channel, name in enumerate(("red", "green", "blue")):
+        table[name] = np.rint(np.clip(points.rgb[:, channel], 0.0, 1.0) * 255.0)
+    for name in optional:
+        table[name] = getattr(points, name)
+    write_vertices(path, table)

@@ -1,0 +1,298 @@
+"""From a user's folder to an ImageSet: which reader reads it, at what size, and which of its views are for testing.
+
+To add a format: write ``io/NAME.py`` with ``detect(path) -> bool`` (cheap: looks for files, opens no image) and
+``read(path, config) -> ImageSet``, and register a ReaderSpec below, before the less specific formats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from ..errors import ConfigError, FormatError, NoImages
+from ..registry import Registry, Spec, load_object
+from ..types import Camera, ImageSet, Photo, PointCloud
+
+TEST_EVERY = 8  # Mip-NeRF 360's and 3DGS's protocol: index % 8 == 0 of the sorted names
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadConfig:
+    """How a folder is read.
+
+    Attributes:
+        max_size: px; photos whose longer side is larger are reduced to it. 1600 is 3DGS's own rule, and what fits
+            in memory. None for full size. Does not apply where ``downscale`` is given.
+        downscale: factor ≥ 1 by which photos are reduced, as benchmark protocols prescribe (Mip-NeRF 360: 4 outdoors,
+            2 indoors). A folder ``images_N`` beside ``images`` is used where it exists for this factor.
+        format: name of a reader, or "auto" to detect it. Needed where a folder holds several descriptions.
+    """
+
+    max_size: int | None = 1600
+    downscale: float | None = None
+    format: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.max_size is not None and self.max_size < 1:
+            raise ConfigError(f"max_size is {self.max_size} px; expected at least 1, or none for full size.")
+        if self.downscale is not None and not 1 <= self.downscale < float("inf"):
+            raise ConfigError(f"downscale is {self.downscale:g}; expected a factor of at least 1.")
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """The working size in px of a photo whose full size is ``width`` × ``height``."""
+        if self.downscale is not None:
+            factor = 1.0 / self.downscale
+        elif self.max_size is not None:
+            factor = min(1.0, self.max_size / max(width, height))
+        else:
+            factor = 1.0
+        return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderSpec(Spec):
+    """A Spec whose ``impl`` is ``read(path, config) -> ImageSet``, with ``detect`` → ``detect(path) -> bool``."""
+
+    detect: str
+
+
+READERS: Registry[ReaderSpec] = Registry("format")
+for _name, _summary in {
+    "colmap": "COLMAP model (binary or text) in sparse/0, sparse or the folder itself, with images/ or images_N/",
+    "blender": "NeRF-synthetic transforms_{train,test}.json with alpha and camera_angle_x",
+    "nerfstudio": "nerfstudio or instant-ngp transforms.json, with or without lens distortion",
+    "photos": "plain folder of JPEG, PNG, TIFF or WebP photos, without poses",
+}.items():
+    READERS.register(
+        ReaderSpec(
+            name=_name,
+            impl=f"splatinit.io.{_name}:read",
+            detect=f"splatinit.io.{_name}:detect",
+            summary=_summary,
+        )
+    )
+
+
+def read_images(path: Path, config: ReadConfig = ReadConfig()) -> ImageSet:
+    """Read a folder of photos or a scene, whatever its format.
+
+    Args:
+        path: the folder, or a scene file in it (``transforms.json``).
+
+    Returns:
+        The photos in order of their names, cameras and points where the folder has them, and the test split where
+        its files say one: the format's own, or a split file beside the scene (see :func:`split_from_files`).
+
+    Raises:
+        NoImages: no photo, or a scene file whose photos are all missing.
+        BadPoses, BadPoints: a pose or a point is not finite, or not usable.
+        FormatError: a file is damaged, or of a kind that is not read.
+        SceneError: a file name leaves the scene folder.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise NoImages(f"{path}: no such folder.", hint="Give the folder that holds your photos or your scene.")
+    notes: tuple[str, ...] = ()
+    if config.format != "auto":
+        name = READERS.spec(config.format).name
+    else:
+        matches = [spec.name for spec in READERS if load_object(spec.detect)(path)]
+        if not matches:
+            raise NoImages(f"{path}: not a folder.", hint="Give the folder that holds your photos or your scene.")
+        name = matches[0]
+        others = [match for match in matches[1:] if match != "photos"]
+        if others:
+            notes = (f"also looks like {' and '.join(others)} (data.format={others[0]} reads that instead)",)
+    images = READERS.load(name)(path, config)
+    if images.test_names is None:
+        images = split_from_files(images)
+    return replace(images, notes=images.notes + notes)
+
+
+def every_eighth(names: Iterable[str]) -> frozenset[str]:
+    """The test views where no file says otherwise: index % 8 == 0 of the sorted names."""
+    return frozenset(sorted(names)[::TEST_EVERY])
+
+
+# ------------------------------------------------------------------------------------------------- helpers of readers
+def assemble(
+    *,
+    root: Path,
+    format: str,
+    photos: Sequence[Photo],
+    cameras: dict[str, Camera],
+    config: ReadConfig,
+    notes: Sequence[str],
+    points: PointCloud | None = None,
+    test_names: frozenset[str] | None = None,
+    reduced: bool = False,
+) -> ImageSet:
+    """Put an ImageSet together as all readers do: sorted, at the working size, with a background for alpha scenes.
+
+    Args:
+        photos: at least one, with unique names.
+        cameras: name → Camera at the photo's full size.
+        reduced: the photos are already reduced by ``config.downscale`` (they come from ``images_N``).
+    """
+    photos = sorted(photos, key=lambda photo: photo.name)
+    sizes = {p.name: (p.width, p.height) if reduced else config.size(p.width, p.height) for p in photos}
+    # Blender's protocol composes over white; other alpha scenes follow it, because nothing better is written anywhere.
+    white = any(photo.has_alpha for photo in photos)
+    return ImageSet(
+        root=root,
+        format=format,
+        photos=tuple(photos),
+        sizes=sizes,
+        cameras={p.name: cameras[p.name].resized(*sizes[p.name]) for p in photos if p.name in cameras},
+        focals_px={p.name: p.focal_px for p in photos if getattr(p, "focal_px", None) is not None},
+        points=points,
+        test_names=test_names,
+        background=(1.0, 1.0, 1.0) if white else None,
+        notes=tuple(notes),
+    )
+
+
+def match_names(listed: Sequence[str], known: Iterable[str], where: str) -> tuple[set[str], list[str]]:
+    """Which of ``known`` names a list in a file means, and the entries that mean none.
+
+    An entry may be a full name, or one without its leading folders, or without its suffix.
+
+    Raises FormatError when an entry could mean several images.
+    """
+    by_key: dict[str, set[str]] = {}
+    for name in known:
+        parts = PurePosixPath(name).parts
+        for start in range(len(parts)):
+            tail = PurePosixPath(*parts[start:])
+            for key in {str(tail), str(tail.with_suffix(""))}:
+                by_key.setdefault(key, set()).add(name)
+    found: set[str] = set()
+    unknown: list[str] = []
+    for entry in listed:
+        normal = str(PurePosixPath(entry.replace("\\", "/")))
+        hits = by_key.get(normal) or by_key.get(str(PurePosixPath(normal).name)) or set()
+        if normal in hits:
+            hits = {normal}
+        if len(hits) > 1:
+            raise FormatError(
+                f"{where}: '{entry}' could mean {len(hits)} images ({', '.join(sorted(hits)[:3])}); expected one.",
+                hint="Write the names with their folders.",
+            )
+        if hits:
+            found |= hits
+        else:
+            unknown.append(entry)
+    return found, unknown
+
+
+def apply_split(images: ImageSet, train: Sequence[str] | None, test: Sequence[str] | None, where: str) -> ImageSet:
+    """Split by lists of names from a file. Given both lists, images in neither are left out, and counted.
+
+    Raises FormatError when no entry names an image, or when one image is in both lists.
+    """
+    names = [photo.name for photo in images.photos]
+    notes = []
+    chosen: dict[str, set[str] | None] = {"train": None, "test": None}
+    for kind, listed in (("train", train), ("test", test)):
+        if listed is None:
+            continue
+        found, unknown = match_names(listed, names, where)
+        if listed and not found:
+            raise FormatError(
+                f"{where}: none of its {len(listed)} {kind} entries names an image of the scene "
+                f"(the first is '{listed[0]}').",
+                hint="Correct the names, or rename the file if it is not a split.",
+            )
+        if unknown:
+            notes.append(f"{len(unknown)} of {len(listed)} {kind} entries of {where} name no image of the scene")
+        chosen[kind] = found
+    in_train, in_test = chosen["train"], chosen["test"]
+    if in_test is None:
+        in_test = set(names) - (in_train or set())
+    if in_train is None:
+        in_train = set(names) - in_test
+    both = sorted(in_train & in_test)
+    if both:
+        raise FormatError(f"{where}: {len(both)} images are both train and test (the first is '{both[0]}').")
+    outside = sorted(set(names) - in_train - in_test)
+    if outside:
+        notes.append(f"{len(outside)} images are in neither list of {where} and are left out")
+        images = _without(images, set(outside))
+    if not in_test:
+        notes.append(f"{where} leaves no image for testing: every {TEST_EVERY}th is taken")
+        return replace(images, notes=images.notes + tuple(notes))
+    notes.insert(0, f"split of {where}: {len(in_train)} train, {len(in_test)} test")
+    return replace(images, test_names=frozenset(in_test), notes=images.notes + tuple(notes))
+
+
+def split_from_files(images: ImageSet) -> ImageSet:
+    """The split that a file beside the scene says, if there is one.
+
+    Read are, first found first: ``test.txt`` and/or ``train.txt`` (one image name a line, ``#`` starts a comment) in
+    the scene's folder or, as 3DGS has it, in ``sparse/0``; ``split.json`` or ``splits.json`` with lists "train" and/or
+    "test". With only one of the lists, all other images are the other part.
+    """
+    for folder in (images.root, images.root / "sparse" / "0"):
+        lists = {kind: folder / f"{kind}.txt" for kind in ("train", "test")}
+        present = {kind: _lines(path) for kind, path in lists.items() if path.is_file()}
+        if present:
+            where = " and ".join(f"{kind}.txt" for kind in present)
+            return apply_split(images, present.get("train"), present.get("test"), where)
+    for name in ("split.json", "splits.json"):
+        path = images.root / name
+        if path.is_file():
+            data = read_json(path)
+            lists = {kind: string_list(data, kind, path) for kind in ("train", "test")}
+            if lists["train"] is None and lists["test"] is None:
+                raise FormatError(f"{path}: has neither a list 'train' nor a list 'test' of image names.")
+            return apply_split(images, lists["train"], lists["test"], name)
+    return images
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file whose top is an object. Raises FormatError that names the line of a mistake."""
+    try:
+        data = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise FormatError(
+            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).", path=path
+        ) from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise FormatError(f"{path}: not a JSON text file ({error}).", path=path) from error
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
+    if not isinstance(data, dict):
+        raise FormatError(f"{path}: the top is a {type(data).__name__}; expected an object {{...}}.", path=path)
+    return data
+
+
+def string_list(data: dict, key: str, path: Path) -> list[str] | None:
+    """``data[key]`` as a list of strings, None where it is absent. Raises FormatError when it is something else."""
+    value = data.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise FormatError(f"{path}: '{key}' is not a list of image names.", path=path)
+    return value
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise FormatError(f"{path}: cannot be read as text ({error}).", path=path) from error
+    lines = (line.split("#", 1)[0].strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def _without(images: ImageSet, names: set[str]) -> ImageSet:
+    keep = [photo for photo in images.photos if photo.name not in names]
+    return replace(
+        images,
+        photos=tuple(keep),
+        sizes={photo.name: images.sizes[photo.name] for photo in keep},
+        cameras={k: v for k, v in images.cameras.items() if k not in names},
+        focals_px={k: v for k, v in images.focals_px.items() if k not in names},
+    )

@@ -1,0 +1,104 @@
+"""What the readers of posed scenes share: names that stay inside the scene's folder, cameras that fit the photos."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ..errors import FormatError, SceneError
+from ..types import Camera
+from .images import ImageFile, find_image, probe_image, undistorted
+
+
+def inside(root: Path, relative: str, where: str) -> PurePosixPath:
+    """A path from a scene file, normalised relative to ``root``.
+
+    Links that the user put into the folder are followed wherever they lead; only the *text* of the path is restricted.
+
+    Raises SceneError when it leaves the folder: what a downloaded file says must not make us open other files.
+    """
+    text = relative.replace("\\", "/")
+    if not text or "\0" in text:
+        raise FormatError(f"{where}: an image has an empty or impossible file name {relative!r}.")
+    full = Path(os.path.normpath(os.path.join(os.path.abspath(root), text)))
+    base = Path(os.path.abspath(root))
+    if full == base or not full.is_relative_to(base):
+        raise SceneError(
+            f"{where}: the image path '{relative}' leads out of the scene folder {root}.",
+            hint="Move the images into the scene's folder and write their paths relative to it.",
+        )
+    return PurePosixPath(full.relative_to(base).as_posix())
+
+
+def reduced_folder(root: Path, downscale: float | None) -> str | None:
+    """``images_N`` for a whole factor N > 1, where that folder exists beside ``images``."""
+    if downscale is None or downscale <= 1 or downscale != int(downscale):
+        return None
+    name = f"images_{int(downscale)}"
+    return name if (root / name).is_dir() else None
+
+
+def find_photo(root: Path, relative: PurePosixPath, name: str | None = None) -> ImageFile | None:
+    """The probed photo of a scene file's path, or None where there is no such file.
+
+    Its name is ``name``, or its path relative to ``root`` with the suffix that the file really has.
+    """
+    path = find_image(root / relative)
+    if path is None:
+        return None
+    return probe_image(path, name if name is not None else str(relative.with_name(path.name)))
+
+
+def posed(
+    photo: ImageFile,
+    K: np.ndarray,
+    cam_from_world: np.ndarray,
+    size: tuple[int, int] | None,
+    distortion: tuple[float, ...],
+    where: str,
+) -> tuple[ImageFile, Camera]:
+    """Fit a camera of a scene file to its photo: orientation, true size, lens.
+
+    Args:
+        K: [3, 3] px for an image of ``size`` (None: of the photo's own size).
+        distortion: k1, k2, p1, p2[, k3].
+
+    Returns:
+        The photo that ``load`` undistorts, and its pinhole Camera at the photo's full size. The rotation is made
+        orthonormal to rounding (files write six digits).
+
+    Raises:
+        BadPoses: see Camera.check.
+        FormatError: the photo's proportions are not the camera's, or the distortion cannot be inverted.
+    """
+    stored = photo.as_stored()
+    width, height = size if size is not None else (stored.width, stored.height)
+    # Structure from motion and 3DGS ignore EXIF orientation, so the stored grid is tried first; tools that turn the
+    # photos before they compute poses are recognised by the proportions.
+    fitting = [each for each in (stored, photo) if _same_shape(each, width, height)]
+    if not fitting:
+        raise FormatError(
+            f"{where}: the camera is for {width}×{height} px, but {photo.path} has {stored.width}×{stored.height} px; "
+            "expected the same proportions.",
+            hint="Cropped or turned images need cameras made for them.",
+        )
+    photo = fitting[0]
+    camera = Camera(K=K, cam_from_world=cam_from_world, width=width, height=height)
+    camera.check(where)
+    pose = camera.cam_from_world.copy()
+    u, _, vt = np.linalg.svd(pose[:3, :3])
+    pose[:3, :3] = u @ vt
+    camera = replace(camera, cam_from_world=pose).resized(photo.width, photo.height)
+    photo, new_K = undistorted(photo, camera.K, distortion)
+    return photo, replace(camera, K=new_K)
+
+
+def _same_shape(photo: ImageFile, width: int, height: int) -> bool:
+    """Equal proportions, up to the rounding of a reduced image's sides and 1 %."""
+    if width < 1 or height < 1:
+        return True  # Camera.check says what is wrong
+    difference = abs(photo.width * height - photo.height * width)
+    return difference <= width + height + 0.01 * photo.width * height
