@@ -1,0 +1,199 @@
+"""Adaptive density control of 3DGS (Kerbl et al. 2023, section 5.2), with the numbers of gsplat's DefaultStrategy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from ..types import Camera, Render
+from .base import Change
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..optim import GaussianAdam
+
+SPLIT_SHRINK = 1.6  # a split Gaussian's two halves have its scales divided by this (Kerbl et al. 2023)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdcConfig:
+    """When and where Gaussians are added and removed. Times are fractions of the training's ``steps``.
+
+    Attributes:
+        grow_gradient: a Gaussian grows when the norm of its mean 2D gradient, averaged over the steps that saw it, is
+            larger; normalised device units (the image is 2 wide and 2 high). 3DGS: 2e-4.
+        absgrad: judge by the sum of the pixels' absolute gradients, which does not cancel inside a large, blurry
+            Gaussian (AbsGS, arXiv:2404.10484); ``grow_gradient`` should then be about 8e-4.
+        grow_scale: of the scene's extent: a growing Gaussian whose largest scale is at most this is cloned, a larger
+            one is split in two. 3DGS: 0.01.
+        prune_opacity: opacity below which a Gaussian is removed. 3DGS: 0.005.
+        prune_scale: of the scene's extent: a Gaussian with a larger scale is removed, after the first opacity reset
+            (before, large Gaussians still have to fill the empty places). 3DGS: 0.1.
+        begin, end: refine only between these. 3DGS: 500 and 15 000 of 30 000.
+        every: between two refinements. 3DGS: 100 of 30 000.
+        reset: between two opacity resets, which bring all opacities down to ``reset_opacity``, so that only those
+            that are needed come back and floaters near the cameras die. 3DGS: 3000 of 30 000.
+        reset_opacity: 3DGS: 0.01.
+        max_count: never more Gaussians than this, by growing those with the largest gradients first; None: no limit.
+    """
+
+    grow_gradient: float = 2e-4
+    absgrad: bool = False
+    grow_scale: float = 0.01
+    prune_opacity: float = 0.005
+    prune_scale: float = 0.1
+    begin: float = 500 / 30000
+    end: float = 0.5
+    every: float = 100 / 30000
+    reset: float = 0.1
+    reset_opacity: float = 0.01
+    max_count: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin <= self.end <= 1:
+            raise ConfigError(
+                f"ADC refines from begin to end of the training: got begin = {self.begin:g}, end = {self.end:g}; "
+                "expected 0 ≤ begin ≤ end ≤ 1."
+            )
+        for name in ("grow_gradient", "grow_scale", "prune_scale", "every", "reset"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"ADC's {name} must be positive, got {getattr(self, name):g}.")
+        for name in ("prune_opacity", "reset_opacity"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"ADC's {name} must be between 0 and 1, got {getattr(self, name):g}.")
+        if self.max_count is not None and self.max_count < 1:
+            raise ConfigError(f"ADC's max_count must be at least 1, got {self.max_count}.")
+
+
+class Adc:
+    """Clone, split, prune, reset. See :class:`AdcConfig` for the rules."""
+
+    name = "adc"
+
+    def __init__(self, config: AdcConfig = AdcConfig()) -> None:
+        self.config = config
+
+    def begin(self, *, steps: int, extent: float) -> None:
+        config = self.config
+        self._extent = extent
+        self._begin, self._end = config.begin * steps, config.end * steps
+        self._every = max(1, round(config.every * steps))
+        self._reset = max(1, round(config.reset * steps))
+        self._gradient_sum: torch.Tensor | None = None  # [n] sums over the steps since the last refinement
+        self._seen: torch.Tensor | None = None  # [n] number of these steps in which the Gaussian was visible
+
+    def wants_stats(self, step: int) -> bool:
+        return step < self._end
+
+    def observe(self, step: int, render: Render, camera: Camera) -> None:
+        if not self.wants_stats(step):
+            return
+        import torch
+
+        aux = render.aux
+        v_x, v_y = (aux.v_means2d_abs if self.config.absgrad else aux.v_means2d).unbind(1)
+        # d/d(ndc) = d/d(px) · size/2. Spelled out instead of a norm over the last axis, which torch does slowly.
+        v_x, v_y = v_x * (0.5 * camera.width), v_y * (0.5 * camera.height)
+        norm = (v_x.mul_(v_x)).addcmul_(v_y, v_y).sqrt_()
+        if self._gradient_sum is None:
+            self._gradient_sum = torch.zeros_like(norm)
+            self._seen = torch.zeros_like(norm)
+        self._gradient_sum += norm
+        self._seen += aux.visible
+
+    def refine(self, step: int, adam: GaussianAdam, random: torch.Generator) -> Change | None:
+        if step >= self._end:
+            self._gradient_sum = self._seen = None
+            return None
+        refines = step > self._begin and step % self._every == 0 and self._gradient_sum is not None
+        resets = step % self._reset == 0
+        change = self._grow_and_prune(step, adam, random) if refines else (0, 0, 0)
+        if resets:
+            from .edit import cap_opacities
+
+            cap_opacities(adam, logit(self.config.reset_opacity))
+        if not (refines or resets):
+            return None
+        cloned, split, pruned = change
+        return Change(cloned=cloned, split=split, pruned=pruned, opacities_reset=resets)
+
+    def _grow_and_prune(self, step: int, adam: GaussianAdam, random: torch.Generator) -> tuple[int, int, int]:
+        """Numbers cloned, split and pruned. Growth is decided first and what it made is pruned by the same rules."""
+        import torch
+
+        from .edit import rebuild
+
+        config, old = self.config, {k: v.detach() for k, v in adam.gaussians.tensors().items()}
+        # Thresholds are compared in the space that is stored: no exponential, and the same answer everywhere.
+        # "Not at least" and "not at most" rather than "below" and "above": a row with NaN is pruned.
+        largest = old["log_scales"].amax(dim=1)
+        pruned = ~(old["logit_opacities"] >= logit(config.prune_opacity))
+        size_limit = math.log(config.prune_scale * self._extent) if step > self._reset else math.inf
+        too_large = ~(largest <= size_limit)
+
+        gradient = self._gradient_sum / self._seen.clamp_min(1)
+        # A Gaussian that is removed for its opacity takes its copies along (they share it): it need not grow at all.
+        grows = (gradient > config.grow_gradient) & ~pruned
+        small = largest <= math.log(config.grow_scale * self._extent)
+        if config.max_count is not None:
+            room = config.max_count - int((~pruned).sum())
+            grows = strongest(gradient, grows, max(0, room))
+        clones = (grows & small & ~too_large).nonzero()[:, 0]
+        splits = grows & ~small
+        halves = split_in_two({k: v[splits] for k, v in old.items()}, random)
+        fits = halves["log_scales"].amax(dim=1) <= size_limit
+
+        keep = ~(pruned | too_large | splits)
+        rebuild(adam, keep, {k: torch.cat([old[k][clones], halves[k][fits]]) for k in old})
+        self._gradient_sum = self._seen = None
+        removed = int((pruned | (too_large & ~splits)).sum()) + int((~fits).sum())
+        return len(clones), int(splits.sum()), removed
+
+    def state(self) -> dict[str, torch.Tensor]:
+        if self._gradient_sum is None:
+            return {}
+        return {"gradient_sum": self._gradient_sum, "seen": self._seen}
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        self._gradient_sum, self._seen = state.get("gradient_sum"), state.get("seen")
+
+
+def logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def strongest(value: torch.Tensor, candidates: torch.Tensor, count: int) -> torch.Tensor:
+    """[n] bool: the ``count`` candidates with the largest values (ties: the first)."""
+    import torch
+
+    if int(candidates.sum()) <= count:
+        return candidates
+    ranked = torch.where(candidates, value, -math.inf).argsort(descending=True, stable=True)
+    chosen = torch.zeros_like(candidates)
+    chosen[ranked[:count]] = True
+    return chosen
+
+
+def split_in_two(parents: Mapping[str, torch.Tensor], random: torch.Generator) -> dict[str, torch.Tensor]:
+    """Two Gaussians for each parent: smaller, at places drawn from it, otherwise equal. [2 m] rows, first all firsts.
+
+    In double precision, because the vectorised and the scalar exponential of torch differ in the last float32 bit and
+    which of them a row gets depends on the number of threads.
+    """
+    import torch
+
+    twice = {k: torch.cat([v, v]) for k, v in parents.items()}
+    scales = twice["log_scales"].double().exp()
+    noise = torch.randn(scales.shape, generator=random, dtype=torch.float64).to(scales.device) * scales
+    # Rotate by the quaternion (w, u): v + 2 w (u × v) + 2 u × (u × v).
+    quats = torch.nn.functional.normalize(twice["quats"].double(), dim=1)
+    w, u = quats[:, :1], quats[:, 1:]
+    cross = torch.cross(u, noise, dim=1)
+    offset = noise + 2 * (w * cross + torch.cross(u, cross, dim=1))
+    twice["means"] = (twice["means"].double() + offset).to(twice["means"].dtype)
+    twice["log_scales"] = twice["log_scales"] - math.log(SPLIT_SHRINK)
+    return twice

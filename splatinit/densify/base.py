@@ -1,0 +1,63 @@
+"""What a densifier is to the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..types import Camera, Render
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..optim import GaussianAdam
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What one refinement did: numbers of Gaussians, and whether opacities were reset."""
+
+    cloned: int = 0
+    split: int = 0
+    pruned: int = 0
+    opacities_reset: bool = False
+
+
+class Densifier(Protocol):
+    """Sees every training step and may edit the Gaussians after it. One object serves one training.
+
+    Steps are counted from 1: the calls with ``step`` belong to the update that brings the count to ``step``. What it
+    does may depend on the arguments, its config and its state, on nothing else (no clock, no global random numbers):
+    a resumed training has to make the same numbers.
+    """
+
+    name: str
+    config: Any  # its frozen config dataclass, or None; recorded in checkpoints, so that they are not mixed up
+
+    def begin(self, *, steps: int, extent: float) -> None:
+        """Training of ``steps`` updates in a scene of ``extent`` (scene units) begins: turn fractions into steps."""
+        ...
+
+    def wants_stats(self, step: int) -> bool:
+        """Whether the render of this step has to carry ``with_stats`` (it costs a little)."""
+        ...
+
+    def observe(self, step: int, render: Render, camera: Camera) -> None:
+        """After backward, before the update. ``render.aux`` holds the statistics if they were wanted."""
+        ...
+
+    def refine(self, step: int, adam: GaussianAdam, random: torch.Generator) -> Change | None:
+        """After the update: edit the Gaussians (by :mod:`.edit`), or return None when it is not the time.
+
+        ``random`` is seeded from the run's seed and ``step``.
+        """
+        ...
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What has to be in a checkpoint besides the Gaussians."""
+        ...
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take up what :meth:`state` gave, after :meth:`begin`."""
+        ...

@@ -1,0 +1,86 @@
+"""What training minimises: photometric L1 + D-SSIM, and the pull of a depth prior."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from . import native
+
+SSIM_WINDOW = 11  # px, width of the Gaussian window (Wang et al. 2004)
+SSIM_SIGMA = 1.5  # px
+SSIM_C1 = 0.01**2
+SSIM_C2 = 0.03**2
+
+
+def l1_dssim(rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> torch.Tensor:
+    """(1 − w) · mean |rgb − target| + w · (1 − mean SSIM): the loss of 3DGS (Kerbl et al. 2023, eq. 7).
+
+    The SSIM map has the size of the image, with zeros beyond its border, as in 3DGS's training loss; the metric of
+    the same name (:mod:`splatinit.metrics`) leaves the border out.
+
+    Args:
+        rgb, target: [h, w, 3] float sRGB; ``target`` gets no gradient.
+        ssim_weight: w in [0, 1].
+
+    Returns:
+        Scalar tensor. Computed by one native call (value and gradient together) where that is possible.
+    """
+    if native.available() and rgb.device.type == "cpu" and rgb.dtype == target.dtype == torch.float32:
+        return _FusedL1Dssim.apply(rgb.contiguous(), target.contiguous(), ssim_weight)
+    return l1_dssim_torch(rgb, target, ssim_weight)
+
+
+class _FusedL1Dssim(torch.autograd.Function):
+    """The native kernel computes the gradient in the same pass as the loss; backward only hands it on."""
+
+    @staticmethod
+    def forward(ctx, rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> torch.Tensor:
+        loss, v_rgb = native.l1_dssim(rgb, target, ssim_weight, None)
+        ctx.save_for_backward(v_rgb)
+        return loss
+
+    @staticmethod
+    def backward(ctx, v_loss: torch.Tensor):
+        (v_rgb,) = ctx.saved_tensors
+        # Nearly always the loss is differentiated by itself, and a pass over the image is saved.
+        return (v_rgb if float(v_loss) == 1.0 else v_rgb * v_loss), None, None
+
+
+def l1_dssim_torch(rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> torch.Tensor:
+    """:func:`l1_dssim` in plain torch, for any device and float dtype: the fallback, and the oracle of the kernel."""
+    x, y = rgb.permute(2, 0, 1), target.permute(2, 0, 1)
+    window = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
+    window = torch.exp(-(window**2) / (2 * SSIM_SIGMA**2))
+    window = (window / window.sum()).to(rgb)
+    # Five blurs of three channels as one batch of 15 single-channel images, rows first, then columns.
+    maps = torch.cat([x, y, x * x, y * y, x * y])[:, None]
+    pad = SSIM_WINDOW // 2
+    maps = F.conv2d(maps, window.view(1, 1, 1, -1), padding=(0, pad))
+    maps = F.conv2d(maps, window.view(1, 1, -1, 1), padding=(pad, 0))
+    mu_x, mu_y, xx, yy, xy = maps[:, 0].split(3)
+    numerator = (2 * mu_x * mu_y + SSIM_C1) * (2 * (xy - mu_x * mu_y) + SSIM_C2)
+    denominator = (mu_x**2 + mu_y**2 + SSIM_C1) * (xx - mu_x**2 + yy - mu_y**2 + SSIM_C2)
+    ssim = (numerator / denominator).mean()
+    return (1 - ssim_weight) * (x - y).abs().mean() + ssim_weight * (1 - ssim)
+
+
+def relative_depth_l1(
+    depth: torch.Tensor, alpha: torch.Tensor, prior: torch.Tensor, confidence: torch.Tensor
+) -> torch.Tensor:
+    """Confidence-weighted L1 between rendered and prior depth, relative to the prior: the pull of a depth prior.
+
+    Relative, so that it does not depend on the unit of the scene and the far does not outweigh the near. Each pixel
+    also counts by how much of it is covered (``alpha``, without gradient): the expected depth of a nearly empty pixel
+    is the quotient of two small numbers and its gradient unbounded.
+
+    Args:
+        depth: [h, w] expected depth, scene units.       alpha: [h, w] in [0, 1].
+        prior: [h, w] scene units, 0 = unknown.          confidence: [h, w] in [0, 1].
+
+    Returns:
+        Scalar: mean over all h · w pixels.
+    """
+    known = prior > 0
+    weight = torch.where(known, confidence * alpha.detach() / prior.clamp_min(1e-12), 0.0)
+    return (weight * (depth - prior).abs()).mean()

@@ -1,0 +1,106 @@
+"""Adam over the six tensors of the Gaussians."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from . import native
+from .types import GAUSSIAN_FIELDS, Gaussians
+
+BETA1, BETA2 = 0.9, 0.999
+EPS = 1e-15  # 3DGS's: gradients of a Gaussian that covers few pixels are tiny, the usual 1e-8 would freeze it
+
+
+class GaussianAdam:
+    """Owns the Gaussians that are being optimised, their moments and their learning rates.
+
+    The formula is Adam's (Kingma & Ba 2015, alg. 1) with one step count for all. Rows are added and removed only by
+    :mod:`splatinit.densify.edit`, which keeps the moments in step.
+
+    Attributes:
+        gaussians: leaf tensors that require gradients. Read it anew after every refinement: its tensors are replaced.
+        learning_rates: field → step size in the unit of the field, for the next :meth:`step`.
+        exp_avg, exp_avg_sq: field → running mean of the gradient and of its square, shaped like the field.
+        steps: updates made so far.
+    """
+
+    def __init__(self, gaussians: Gaussians, learning_rates: Mapping[str, float]) -> None:
+        """Copies ``gaussians`` (float32, contiguous): the caller's stay as they are."""
+        self.replace(
+            {k: v.detach().to(torch.float32).clone().contiguous() for k, v in gaussians.tensors().items()}, None, None
+        )
+        self.learning_rates = dict(learning_rates)
+        self.steps = 0
+
+    def replace(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        exp_avg: Mapping[str, torch.Tensor] | None,
+        exp_avg_sq: Mapping[str, torch.Tensor] | None,
+    ) -> None:
+        """Take other Gaussians, with their moments (None: zeros). The tensors are taken over, not copied."""
+        self.gaussians = Gaussians(**{k: v.requires_grad_(True) for k, v in tensors.items()})
+        zeros = {k: torch.zeros_like(v, requires_grad=False) for k, v in tensors.items()} if exp_avg is None else {}
+        self.exp_avg = dict(zeros if exp_avg is None else exp_avg)
+        self.exp_avg_sq = {k: v.clone() for k, v in zeros.items()} if exp_avg_sq is None else dict(exp_avg_sq)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update from the ``.grad`` of the Gaussians, which are consumed. Fields without a gradient stay."""
+        self.steps += 1
+        for name, parameter in self.gaussians.tensors().items():
+            gradient = parameter.grad
+            parameter.grad = None
+            if gradient is None or parameter.numel() == 0:
+                continue
+            update = adam_step_torch_
+            if parameter.device.type == "cpu" and native.available():
+                gradient = gradient.contiguous()
+                update = native.adam_step_
+            update(
+                parameter,
+                gradient,
+                self.exp_avg[name],
+                self.exp_avg_sq[name],
+                self.learning_rates[name],
+                BETA1,
+                BETA2,
+                EPS,
+                self.steps,
+            )
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything but the step count, by flat names, for a checkpoint (not copied)."""
+        parts = {"gaussians": self.gaussians.tensors(), "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+        return {f"{part}.{name}": tensor.detach() for part, fields in parts.items() for name, tensor in fields.items()}
+
+    def load_state(self, state: Mapping[str, torch.Tensor], steps: int) -> None:
+        """Take up what :meth:`state` gave. Raises KeyError when a tensor is missing."""
+        device = self.gaussians.means.device
+        parts = ("gaussians", "exp_avg", "exp_avg_sq")
+        self.replace(*({k: state[f"{part}.{k}"].to(device) for k in GAUSSIAN_FIELDS} for part in parts))
+        self.steps = steps
+
+
+def adam_step_torch_(
+    parameter: torch.Tensor,
+    gradient: torch.Tensor,
+    exp_avg: torch.Tensor,
+    exp_avg_sq: torch.Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+) -> None:
+    """One Adam update in place: the fallback for other devices, and the oracle of the native kernel.
+
+    p −= lr · m̂ / (√v̂ + eps) with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ), t = ``step`` counted from 1.
+    """
+    exp_avg.lerp_(gradient, 1 - beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    denominator = (exp_avg_sq.sqrt() / math.sqrt(1 - beta2**step)).add_(eps)
+    parameter.addcdiv_(exp_avg, denominator, value=-lr / (1 - beta1**step))

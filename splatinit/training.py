@@ -1,0 +1,529 @@
+"""The one trainer that all initializers share: 3DGS's recipe, one view a step, resumable to the same numbers.
+
+Every number of a run follows from its arguments and the count of steps: random draws are seeded by (seed, purpose,
+step), so that there is no random state to carry along, and the clock decides only when to report and to save.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ConfigError, ShapeError, TrainingError
+from .progress import Progress, Silent
+from .raster.base import Rasterizer, RasterSettings
+from .types import DepthPrior, Gaussians, Scene, View
+
+# torch, and what imports it, is imported inside the functions: listing settings must not wait for it.
+if TYPE_CHECKING:
+    import torch
+
+    from .densify.base import Change, Densifier
+    from .optim import GaussianAdam
+
+REPORT_SECONDS = 0.25  # between two updates of the live line
+# A checkpoint may take at most this share of the time, however large the model and slow the disk.
+CHECKPOINT_SHARE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train. The defaults are those of 3DGS (Kerbl et al. 2023); schedules are fractions of ``steps``.
+
+    Attributes:
+        steps: optimiser updates, one view each. 3DGS reports 7000 and 30 000.
+        lr_means: per scene extent and step; decays exponentially to ``lr_means_end`` times itself.
+        lr_means_end: factor at the last step.
+        lr_scales: of the log scales.        lr_opacities: of the logit opacities.
+        lr_quats: of the quaternions.        lr_sh0: of the SH coefficients of degree 0.
+        lr_shN: of the higher ones: they are seen from few directions each, and would overfit at the rate of sh0.
+        sh_interval: fraction of the steps after which the next SH degree joins in (3DGS: 1000 of 30 000).
+        ssim_weight: of D-SSIM in the loss, the rest is L1.
+        random_background: photos with alpha are composed over a random colour each step, so that no Gaussian can
+            pose as the background; otherwise over the scene's background. Opaque photos are not concerned.
+        depth_weight: of the relative depth error where a view has a depth prior (see losses.relative_depth_l1).
+        depth_until: fraction of the steps over which this weight falls linearly to zero: the prior guides the start
+            and cannot hold back what the photos know better.
+        image_cache_mb: memory for decoded photos (8 bit per channel); what does not fit is decoded at every use.
+        checkpoint_seconds: between two checkpoints, at least (a checkpoint takes at most 5 % of the time).
+        preview: fraction of the steps between two looks at a held-out view, which are shown and logged.
+    """
+
+    steps: int = 7000
+    lr_means: float = 1.6e-4
+    lr_means_end: float = 0.01
+    lr_scales: float = 5e-3
+    lr_opacities: float = 5e-2
+    lr_quats: float = 1e-3
+    lr_sh0: float = 2.5e-3
+    lr_shN: float = 2.5e-3 / 20
+    sh_interval: float = 1 / 30
+    ssim_weight: float = 0.2
+    random_background: bool = True
+    depth_weight: float = 0.1
+    depth_until: float = 0.5
+    image_cache_mb: int = 2048
+    checkpoint_seconds: float = 60.0
+    preview: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"Training needs at least 1 step, got steps = {self.steps}.")
+        for name, value in asdict(self).items():
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"train.{name} must be finite and not negative, got {value:g}.")
+        for name in ("ssim_weight", "depth_until", "preview"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"train.{name} is a fraction: expected 0 to 1, got {getattr(self, name):g}.")
+        if self.lr_means_end == 0:
+            raise ConfigError("train.lr_means_end must be positive: an exponential decay never reaches 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What came out of a training.
+
+    Attributes:
+        gaussians: the trained Gaussians, detached.
+        steps_done: updates made, over all resumptions.        interrupted: ``stop`` ended it before the last step.
+        seconds: of training, over all resumptions.
+        loss: exponential mean of the loss over about the last 100 steps.
+        psnr: of the held-out view at the last look (dB), None without test views.
+        peak_memory_mb: of the process.
+        notes: human-readable remarks (a damaged checkpoint that was passed over).
+    """
+
+    gaussians: Gaussians
+    steps_done: int
+    interrupted: bool
+    seconds: float
+    loss: float | None
+    psnr: float | None
+    peak_memory_mb: float
+    notes: tuple[str, ...] = ()
+
+
+def train(
+    scene: Scene,
+    gaussians: Gaussians,
+    *,
+    rasterizer: Rasterizer,
+    settings: RasterSettings,
+    densifier: Densifier,
+    config: TrainConfig = TrainConfig(),
+    seed: int = 0,
+    checkpoints: Path | None = None,
+    log: Callable[[dict[str, Any]], None] | None = None,
+    depth_priors: Mapping[str, DepthPrior] | None = None,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Train ``gaussians`` (which stay as they are) on the training views of ``scene``.
+
+    Args:
+        checkpoints: folder to save to, and to resume from: the newest whole checkpoint in it is taken up, and the
+            result is bit for bit that of an uninterrupted run. None: nothing is saved.
+        log: called with one JSON-able dict per preview ("step", "loss", "psnr", "n", "seconds") and per refinement
+            ("step", "cloned", "split", "pruned", "opacities_reset", "n").
+        depth_priors: view name → depth that the loss pulls the expected depth to, for some or all training views.
+        stop: asked after every step; when it says True, a checkpoint is written and the training returns.
+
+    Raises:
+        TrainingError: no training view, no Gaussians (left), or a loss that is not finite (names step and view).
+        ConfigError: the checkpoints belong to another training (names what differs).
+    """
+    import torch
+
+    from .losses import l1_dssim, relative_depth_l1
+    from .optim import GaussianAdam
+
+    progress = progress or Silent()
+    depth_priors = depth_priors or {}
+    if not scene.train:
+        raise TrainingError(f"{scene.root}: no training view; expected at least one.")
+    if len(gaussians) == 0:
+        raise TrainingError("Training cannot start from 0 Gaussians.", hint="Try another initializer (--init).")
+    rates = {
+        "means": config.lr_means * scene.extent,
+        "quats": config.lr_quats,
+        "log_scales": config.lr_scales,
+        "logit_opacities": config.lr_opacities,
+        "sh0": config.lr_sh0,
+        "shN": config.lr_shN,
+    }
+    adam = GaussianAdam(gaussians, rates)
+    densifier.begin(steps=config.steps, extent=scene.extent)
+    notes: tuple[str, ...] = ()
+    saver = None
+    if checkpoints is not None:
+        identity = _identity(scene, gaussians, rasterizer, settings, densifier, config, seed, depth_priors)
+        saver = _Saver(Path(checkpoints), config.checkpoint_seconds, adam, densifier, identity)
+        notes = saver.resume()
+        for note in notes:
+            progress.note(note)
+    report = _Report(config, log, progress, done=adam.steps, seconds=saver.seconds if saver else 0.0)
+    device = adam.gaussians.means.device
+    targets = _Targets(scene, config, seed, device)
+    priors = _Priors(depth_priors, device)
+    held_out = _HeldOut(scene, rasterizer, settings, device) if scene.test else None
+    preview_every = max(1, round(config.preview * config.steps))
+    sh_every = max(1, round(config.sh_interval * config.steps))
+    random = torch.Generator()
+    order: list[int] = []
+    interrupted = False
+
+    progress.start("train", total=config.steps)
+    for done in range(adam.steps, config.steps):
+        step = done + 1  # `done` updates are behind, this one is number `step`
+        epoch, position = divmod(done, len(scene.train))
+        if position == 0 or not order:
+            order = torch.randperm(len(scene.train), generator=_seeded(random, seed, "order", epoch)).tolist()
+        view = scene.train[order[position]]
+        adam.learning_rates["means"] = rates["means"] * config.lr_means_end ** (done / config.steps)
+        degree = min(gaussians.sh_degree, done // sh_every)
+        depth_weight = config.depth_weight * max(0.0, 1 - done / (config.depth_until * config.steps + 1e-9))
+        prior = priors.get(view) if depth_weight > 0 else None
+
+        target, background = targets.get(order[position], step)
+        render = rasterizer.render(
+            adam.gaussians,
+            view.camera,
+            settings=settings,
+            background=background,
+            sh_degree=degree,
+            with_depth=prior is not None,
+            with_stats=densifier.wants_stats(step),
+        )
+        loss = l1_dssim(render.rgb, target, config.ssim_weight)
+        if prior is not None:
+            loss = loss + depth_weight * relative_depth_l1(render.depth, render.alpha, *prior)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The loss at step {step} (view '{view.name}') is {value}; expected a finite number.",
+                hint="Lower the learning rates (train.lr_*), or look at this photo and its pose.",
+                step=step,
+                view=view.name,
+            )
+        loss.backward()
+        densifier.observe(step, render, view.camera)
+        adam.step()
+        change = densifier.refine(step, adam, _seeded(random, seed, "densify", step))
+        if len(adam.gaussians) == 0:
+            raise TrainingError(
+                f"No Gaussians are left after step {step}: all were pruned.",
+                hint="Nothing of the start explains the photos: check the poses, or try another initializer (--init).",
+                step=step,
+            )
+
+        report.step(step, value, change, len(adam.gaussians))
+        if step % preview_every == 0 or step == config.steps:
+            report.preview(held_out.psnr(adam.gaussians, degree) if held_out else None)
+        if step < config.steps and stop():
+            interrupted = True
+            break
+        if saver is not None:
+            saver.save_if_due(report.seconds())
+
+    if saver is not None and adam.steps > saver.saved_step:
+        saver.save(report.seconds())
+    result = adam.gaussians.map(lambda tensor: tensor.detach())
+    report.finish(len(result))
+    return TrainResult(
+        gaussians=result,
+        steps_done=adam.steps,
+        interrupted=interrupted,
+        seconds=report.seconds(),
+        loss=report.loss,
+        psnr=report.psnr,
+        peak_memory_mb=_peak_memory_mb(),
+        notes=notes,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- inputs
+def _hash64(seed: int, purpose: str, index: int) -> int:
+    """64 well-mixed bits for one draw of a run."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest(), "little")
+
+
+def _seeded(random: torch.Generator, seed: int, purpose: str, index: int) -> torch.Generator:
+    return random.manual_seed(_hash64(seed, purpose, index))
+
+
+class _Targets:
+    """The photos as the loss wants them, from a cache of 8-bit pixels."""
+
+    def __init__(self, scene: Scene, config: TrainConfig, seed: int, device: torch.device) -> None:
+        import torch
+
+        self._views, self._seed, self._device = scene.train, seed, device
+        self._random = config.random_background
+        self._fixed = torch.tensor(scene.background or (0.0, 0.0, 0.0), device=device)
+        self._cache: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
+        self._room = config.image_cache_mb * 2**20
+
+    def get(self, index: int, step: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Target [h, w, 3] of a view, and the background [3] it was composed over (None: opaque, over black)."""
+        import torch
+
+        rgb, alpha = self._cache.get(index) or self._decode(index)
+        target = rgb / 255
+        if alpha is None:
+            return target, None
+        background = self._fixed
+        if self._random:
+            bits = _hash64(self._seed, "background", step)
+            background = torch.tensor([(bits >> shift & 0xFFFF) / 0xFFFF for shift in (0, 16, 32)])
+            background = background.to(self._device)
+        return torch.lerp(background, target, alpha / 255), background
+
+    def _decode(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pixels as uint8 tensors. Whatever came first stays: with a random order, no other choice hits more often."""
+        import torch
+
+        view = self._views[index]
+        rgb, alpha = _decoded(view)
+        entry = (
+            torch.from_numpy(rgb).to(self._device),
+            None if alpha is None else torch.from_numpy(alpha).to(self._device)[..., None],
+        )
+        size = rgb.nbytes + (0 if alpha is None else alpha.nbytes)
+        if size <= self._room:
+            self._room -= size
+            self._cache[index] = entry
+        return entry
+
+
+def _decoded(view: View) -> tuple[np.ndarray, np.ndarray | None]:
+    """Writable, contiguous uint8 rgb [h, w, 3] and alpha [h, w]; opaque images have no alpha."""
+    pixels = view.pixels()
+    size = (view.camera.height, view.camera.width)
+    if pixels.rgb.shape != (*size, 3):
+        raise ShapeError(f"Photo '{view.name}': decoded to {list(pixels.rgb.shape)}, its camera says {[*size, 3]}.")
+    alpha = None if pixels.alpha is None or (pixels.alpha == 255).all() else pixels.alpha
+    return np.require(pixels.rgb, np.uint8, "CWO"), None if alpha is None else np.require(alpha, np.uint8, "CWO")
+
+
+class _Priors:
+    """Depth priors at the working size of their views."""
+
+    def __init__(self, priors: Mapping[str, DepthPrior], device: torch.device) -> None:
+        self._priors, self._device = priors, device
+        self._ready: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def get(self, view: View) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(depth, confidence) [h, w], or None for a view without a prior."""
+        if view.name not in self._ready:
+            prior = self._priors.get(view.name)
+            if prior is None:
+                return None
+            self._ready[view.name] = tuple(self._fit(a, view) for a in (prior.depth, prior.confidence))
+        return self._ready[view.name]
+
+    def _fit(self, array: np.ndarray, view: View) -> torch.Tensor:
+        """Nearest neighbour, because a depth between foreground and background exists nowhere."""
+        import torch
+
+        height, width = array.shape
+        rows = ((np.arange(view.camera.height) + 0.5) * (height / view.camera.height)).astype(np.int64)
+        columns = ((np.arange(view.camera.width) + 0.5) * (width / view.camera.width)).astype(np.int64)
+        return torch.from_numpy(np.ascontiguousarray(array[rows][:, columns], dtype=np.float32)).to(self._device)
+
+
+class _HeldOut:
+    """One test view, rendered now and then for the eyes of the user; the training does not depend on it."""
+
+    def __init__(self, scene: Scene, rasterizer: Rasterizer, settings: RasterSettings, device: torch.device) -> None:
+        import torch
+
+        self._view = scene.test[len(scene.test) // 2]
+        self._rasterizer, self._settings = rasterizer, settings
+        self._background = torch.tensor(scene.background or (0.0, 0.0, 0.0), device=device)
+        rgb, alpha = _decoded(self._view)
+        self._target = torch.from_numpy(rgb).to(device) / 255
+        if alpha is not None:
+            cover = torch.from_numpy(alpha).to(device)[..., None] / 255
+            self._target = torch.lerp(self._background, self._target, cover)
+
+    def psnr(self, gaussians: Gaussians, sh_degree: int) -> float:
+        """dB, of the clamped render (at most 99: a perfect image is not infinitely better in a log)."""
+        import torch
+
+        with torch.no_grad():
+            render = self._rasterizer.render(
+                gaussians,
+                self._view.camera,
+                settings=self._settings,
+                background=self._background,
+                sh_degree=sh_degree,
+            )
+            error = (render.rgb.clamp(0, 1) - self._target).square().mean()
+        return min(99.0, -10 * math.log10(max(float(error), 1e-12)))
+
+
+# ------------------------------------------------------------------------------------------------------------ outputs
+class _Report:
+    """Tells how it goes: live line, log rows, and the numbers of the result."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        log: Callable[[dict[str, Any]], None] | None,
+        progress: Progress,
+        *,
+        done: int,
+        seconds: float,
+    ) -> None:
+        self.loss: float | None = None
+        self.psnr: float | None = None
+        self._total, self._log, self._progress = config.steps, log, progress
+        self._first = self._step = done
+        self._n = 0
+        self._before = seconds
+        self._began = self._shown = time.perf_counter()
+
+    def seconds(self) -> float:
+        return self._before + time.perf_counter() - self._began
+
+    def step(self, step: int, loss: float, change: Change | None, n: int) -> None:
+        self.loss = loss if self.loss is None else self.loss + 0.01 * (loss - self.loss)
+        self._step, self._n = step, n
+        if change is not None and self._log is not None:
+            self._log({"step": step, **asdict(change), "n": n})
+        now = time.perf_counter()
+        if now - self._shown > REPORT_SECONDS or step == self._total:
+            self._shown = now
+            rate = (step - self._first) / max(1e-9, now - self._began)
+            fields: dict[str, float | int | str] = {"it/s": round(rate, 1), "loss": round(self.loss, 4)}
+            if self.psnr is not None:
+                fields["psnr"] = round(self.psnr, 2)
+            eta = time.strftime("%H:%M:%S", time.gmtime((self._total - step) / max(1e-9, rate)))
+            self._progress.advance(step, **fields, n=n, eta=eta)
+
+    def preview(self, psnr: float | None) -> None:
+        self.psnr = psnr
+        if self._log is not None:
+            row = {"step": self._step, "loss": self.loss, "psnr": psnr, "n": self._n}
+            self._log({**row, "seconds": round(self.seconds(), 3)})
+
+    def finish(self, n: int) -> None:
+        rate = (self._step - self._first) / max(1e-9, time.perf_counter() - self._began)
+        psnr = "" if self.psnr is None else f", held-out PSNR {self.psnr:.2f} dB"
+        self._progress.finish(f"{n} Gaussians after {self._step} steps at {rate:.1f} it/s{psnr}")
+
+
+class _Saver:
+    """Checkpoints of one training, and the way back from them."""
+
+    def __init__(
+        self, folder: Path, every_seconds: float, adam: GaussianAdam, densifier: Densifier, identity: dict[str, Any]
+    ) -> None:
+        self.seconds = 0.0  # of training before this process
+        self.saved_step = 0
+        self._folder, self._every = folder, every_seconds
+        self._adam, self._densifier, self._identity = adam, densifier, identity
+        self._last = time.perf_counter()
+        self._cost = 0.0  # s, of the last save
+
+    def resume(self) -> tuple[str, ...]:
+        """Take up the newest whole checkpoint, if there is one. Returns notes for the user."""
+        from .io.checkpoints import load_latest
+
+        latest = load_latest(self._folder)
+        found = latest.checkpoint
+        if found is None:
+            return latest.notes
+        there, here = _flat(found.meta["training"]), _flat(self._identity)
+        changed = [
+            f"{key} ({there.get(key)} → {here.get(key)})"
+            for key in sorted(there.keys() | here.keys())
+            if there.get(key) != here.get(key)
+        ]
+        if changed:
+            raise ConfigError(
+                f"{found.path} belongs to another training. Different now: {', '.join(changed)}.",
+                hint="Use another output folder, or remove these checkpoints.",
+                changed=changed,
+            )
+        device = self._adam.gaussians.means.device
+        self._adam.load_state(found.tensors, found.step)
+        self._densifier.load_state(
+            {k.removeprefix("densify."): v.to(device) for k, v in found.tensors.items() if k.startswith("densify.")}
+        )
+        self.saved_step, self.seconds = found.step, found.meta["seconds"]
+        return (*latest.notes, f"Resumed after step {found.step}.")
+
+    def save_if_due(self, seconds: float) -> None:
+        if time.perf_counter() - self._last >= max(self._every, self._cost / CHECKPOINT_SHARE):
+            self.save(seconds)
+
+    def save(self, seconds: float) -> None:
+        from .io.checkpoints import save_checkpoint
+
+        began = time.perf_counter()
+        state = {f"densify.{k}": v for k, v in self._densifier.state().items()}
+        meta = {"training": self._identity, "seconds": seconds}
+        save_checkpoint(self._folder, self._adam.steps, {**self._adam.state(), **state}, meta)
+        self.saved_step = self._adam.steps
+        self._last = time.perf_counter()
+        self._cost = self._last - began
+
+
+def _identity(
+    scene: Scene,
+    gaussians: Gaussians,
+    rasterizer: Rasterizer,
+    settings: RasterSettings,
+    densifier: Densifier,
+    config: TrainConfig,
+    seed: int,
+    depth_priors: Mapping[str, DepthPrior],
+) -> dict[str, Any]:
+    """Everything that a training's numbers follow from, as plain values: checkpoints of another are not taken up."""
+    from .io.checkpoints import digest
+
+    views = hashlib.sha256()
+    for view in scene.train:
+        views.update(f"{view.name}\0{view.camera.width}\0{view.camera.height}\0".encode())
+        views.update(view.camera.K.tobytes() + view.camera.cam_from_world.tobytes())
+    priors = hashlib.sha256()
+    for name in sorted(depth_priors):
+        priors.update(name.encode())
+        for array in (depth_priors[name].depth, depth_priors[name].confidence):
+            priors.update(np.ascontiguousarray(array).tobytes())
+    silent = ("image_cache_mb", "checkpoint_seconds", "preview")  # change cost and reports, not numbers
+    return {
+        "seed": seed,
+        "train": {k: v for k, v in asdict(config).items() if k not in silent},
+        "raster": {"backend": rasterizer.name, **asdict(settings)},
+        "densify": {"name": densifier.name, **(asdict(densifier.config) if densifier.config else {})},
+        "training views": views.hexdigest()[:16],
+        "background": list(scene.background) if scene.background else None,
+        "depth priors": priors.hexdigest()[:16] if depth_priors else None,
+        "initial Gaussians": digest({k: v.cpu() for k, v in gaussians.tensors().items()})[:16],
+    }
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}."""
+    flat = {}
+    for key, item in value.items():
+        flat.update(_flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item})
+    return flat
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident size of this process so far."""
+    import resource
+    import sys
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
