@@ -11,6 +11,7 @@
     │   └── BadPoints              a point cloud is empty, not finite or of an unusable shape
     ├── FormatError                a file is not what its name says (truncated, wrong header, lying counts)
     ├── ShapeError                 an array has the wrong shape, dtype, device or layout
+    ├── WeightsMissing             a network's published weights are neither on this machine nor to be fetched
     ├── TrainingError              training cannot go on (no Gaussians left to show anything, loss not finite)
     └── BackendError               a rasterization backend cannot run
         ├── NotBuilt               its native library is not in this installation
@@ -82,6 +83,10 @@ class FormatError(SplatinitError):
 
 class ShapeError(SplatinitError):
     """An array has the wrong shape, dtype, device or memory layout."""
+
+
+class WeightsMissing(SplatinitError):
+    """A network's published weights are not on this machine and could not be fetched."""
 
 
 class TrainingError(SplatinitError):
