@@ -1,0 +1,1 @@
+"""Reports of runs: their figures, and the pages that show them."""

@@ -1,0 +1,219 @@
+"""Scores come from the saved files, missing values stay missing, and the pictures show what they say."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from compare import assert_matches
+from PIL import Image
+from strategies import RasterCase
+
+from splatinit import metrics
+from splatinit.errors import BackendError, ConfigError, FormatError
+from splatinit.evaluation import EvalConfig, EvalReport, _spread, draw, evaluate, file_names, photo
+from splatinit.raster.base import RasterSettings
+from splatinit.raster.reference import ReferenceRasterizer
+from splatinit.report.figures import SheetRow, contact_sheet, error_map
+from splatinit.types import Pixels, Scene, View
+
+NO_LPIPS = EvalConfig(lpips=())
+
+
+@dataclass(frozen=True)
+class MemoryPhoto:
+    """A Photo without a file."""
+
+    name: str
+    pixels: Pixels
+    path: Path = Path("nowhere")
+
+    @property
+    def width(self) -> int:
+        return self.pixels.rgb.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.pixels.rgb.shape[0]
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.pixels.alpha is not None
+
+    def load(self, width: int, height: int) -> Pixels:
+        return self.pixels
+
+
+def small_scene(views: int = 2, width: int = 40, height: int = 32, noise: int = 12):
+    """Test views that show a known set of Gaussians with some noise, and these Gaussians."""
+    case = RasterCase(seed=7, n=40, width=width, height=height, sh_degree=1)
+    rng = np.random.default_rng(0)
+    test = []
+    for index in range(views):
+        camera = case.camera
+        pose = camera.cam_from_world.copy()
+        pose[0, 3] += 0.1 * index
+        camera = replace(camera, cam_from_world=pose)
+        rgb = ReferenceRasterizer().render(case.gaussians, camera).rgb.clamp(0, 1).numpy()
+        rgb = np.clip(np.rint(rgb * 255) + rng.integers(-noise, noise + 1, rgb.shape), 0, 255).astype(np.uint8)
+        name = f"images/{index:04d}.jpg"
+        test.append(View(name, camera, MemoryPhoto(name, Pixels(rgb))))
+    return Scene(root=Path("nowhere"), train=tuple(test), test=tuple(test)), case.gaussians
+
+
+def score(scene: Scene, gaussians, config: EvalConfig = NO_LPIPS, out_dir: Path | None = None) -> EvalReport:
+    return evaluate(
+        scene, gaussians, rasterizer=ReferenceRasterizer(), settings=RasterSettings(), config=config, out_dir=out_dir
+    )
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_the_scores_can_be_recomputed_from_the_files(tmp_path: Path) -> None:
+    scene, gaussians = small_scene()
+    report = score(scene, gaussians, out_dir=tmp_path)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written == report.to_json()
+    for view, image in zip(scene.test, written["images"], strict=True):
+        assert image["name"] == view.name
+        truth, render = read(tmp_path / image["truth"]), read(tmp_path / image["render"])
+        assert (truth == view.pixels().rgb).all()
+        error = np.mean((render / 255.0 - truth / 255.0) ** 2)
+        assert image["psnr"] == pytest.approx(-10 * math.log10(error), abs=1e-9)
+        assert image["ssim"] == metrics.ssim(torch.from_numpy(render / 255.0), torch.from_numpy(truth / 255.0))
+        assert 25 < image["psnr"] < 45
+        assert (read(tmp_path / image["error"]) == error_map(render, truth)).all()
+    assert report.psnr == pytest.approx(np.mean([image["psnr"] for image in written["images"]]))
+    assert read(tmp_path / "contact_sheet.png").ndim == 3
+    assert EvalReport.from_json(written) == report
+
+
+def test_without_a_folder_the_numbers_are_the_same(tmp_path: Path) -> None:
+    scene, gaussians = small_scene()
+    saved, unsaved = score(scene, gaussians, out_dir=tmp_path), score(scene, gaussians)
+    assert (saved.psnr, saved.ssim) == (unsaved.psnr, unsaved.ssim)
+    assert unsaved.images[0].render is None
+
+
+def test_lpips_is_measured_from_the_same_pictures(shared_data: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SPLATINIT_WEIGHTS", str(shared_data / "weights"))
+    scene, gaussians = small_scene(views=1)
+    report = score(scene, gaussians, EvalConfig(lpips=("alex",)), tmp_path)
+    image = report.images[0]
+    a, b = (torch.from_numpy(read(tmp_path / path) / 255.0) for path in (image.render, image.truth))
+    assert report.lpips == {"alex": metrics.Lpips("alex")(a, b)}
+
+
+def test_missing_weights_leave_an_empty_column_and_a_note(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SPLATINIT_WEIGHTS", str(tmp_path))
+    scene, gaussians = small_scene(views=1)
+    report = score(scene, gaussians, EvalConfig())
+    assert report.lpips == {"vgg": None}
+    assert any("SPLATINIT_WEIGHTS" in note for note in report.notes)
+    assert report.psnr is not None
+
+
+def test_an_unknown_lpips_network_is_refused() -> None:
+    scene, gaussians = small_scene(views=1)
+    with pytest.raises(ConfigError, match="squeeze"):
+        score(scene, gaussians, EvalConfig(lpips=("squeeze",)))
+
+
+def test_images_below_the_window_have_psnr_only() -> None:
+    scene, gaussians = small_scene(views=1, width=9, height=12)
+    report = score(scene, gaussians)
+    assert report.psnr is not None and report.ssim is None
+    assert any("at least 11×11" in note for note in report.notes)
+
+
+def test_equal_pictures_give_valid_json(tmp_path: Path) -> None:
+    scene, gaussians = small_scene(views=1, noise=0)
+    report = score(scene, gaussians, out_dir=tmp_path)
+    assert report.psnr == math.inf and report.ssim == pytest.approx(1.0)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["mean"]["psnr"] is None
+    assert EvalReport.from_json(written).psnr == math.inf
+
+
+def test_a_scene_without_test_views_says_so(tmp_path: Path) -> None:
+    scene, gaussians = small_scene(views=1)
+    report = score(replace(scene, test=()), gaussians, EvalConfig(), tmp_path)
+    assert report.images == () and report.psnr is None and report.lpips == {}
+    assert "no test views" in report.notes[0]
+    assert EvalReport.from_json(json.loads((tmp_path / "metrics.json").read_text())) == report
+
+
+def test_transparent_photos_are_composed_over_the_scenes_background() -> None:
+    rgb = np.full((2, 2, 3), 100, dtype=np.uint8)
+    alpha = np.array([[0, 255], [51, 128]], dtype=np.uint8)
+    scene, gaussians = small_scene(views=1)
+    view = replace(scene.test[0], photo=MemoryPhoto("a.png", Pixels(rgb, alpha)))
+    # 51 / 255 = 0.2 of 100 and 0.8 of white.
+    assert photo(view, (1.0, 1.0, 1.0))[..., 0].tolist() == [[255, 100], [224, 177]]
+    assert photo(view, None)[..., 0].tolist() == [[0, 100], [20, 50]]
+    nothing = gaussians.map(lambda tensor: tensor[:0])
+    drawn = draw(view, nothing, (1.0, 0.5, 0.0), rasterizer=ReferenceRasterizer(), settings=RasterSettings())
+    assert (drawn == [255, 128, 0]).all()
+
+
+def test_colours_that_are_not_finite_are_an_error() -> None:
+    scene, gaussians = small_scene(views=1)
+    gaussians.sh0[:, 0, 1] = math.inf
+    with pytest.raises(BackendError, match=r"images/0000.jpg with \d+ non-finite values"):
+        score(scene, gaussians)
+
+
+def test_metrics_of_another_version_are_refused() -> None:
+    with pytest.raises(FormatError, match="gaussians"):
+        EvalReport.from_json({"images": []})
+
+
+def test_file_names_are_safe_and_unique() -> None:
+    names = ["a/b.jpg", "a_b.png", "A_B.tif", "../x.jpg", "ü ö.jpg", "no_suffix", ".jpg"]
+    files = file_names(names)
+    assert list(files) == names
+    assert files["a/b.jpg"] == "a_b.png" and files["a_b.png"] == "a_b-2.png" and files["A_B.tif"] == "A_B-3.png"
+    assert len({file.lower() for file in files.values()}) == len(names)
+    assert not any("/" in file or file.startswith(".") for file in files.values())
+
+
+def test_rows_of_the_sheet_are_spread() -> None:
+    assert _spread(3, 8) == [0, 1, 2]
+    assert _spread(15, 8) == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert _spread(0, 8) == []
+
+
+# ------------------------------------------------------------------------------------------------------ figures
+def test_an_error_map_is_black_where_equal_and_bright_from_a_fifth_on() -> None:
+    truth = np.full((1, 4, 3), 100, dtype=np.uint8)
+    image = truth.copy()
+    image[0, 1] += 10
+    image[0, 2] += 51
+    image[0, 3] += 120
+    colors = error_map(image, truth)
+    assert colors[0, 0].max() <= 4
+    brightness = colors[0].astype(int).sum(axis=1)
+    assert brightness[0] < brightness[1] < brightness[2] == brightness[3]
+    assert colors[0, 3, 0] > 240 and colors[0, 3, 0] > colors[0, 3, 2]  # RGB, not BGR: pale yellow
+
+
+def test_a_contact_sheet_shows_its_pictures() -> None:
+    red, blue = (np.full((50, 100, 3), color, dtype=np.uint8) for color in ((255, 0, 0), (0, 0, 255)))
+    wide = np.full((50, 1000, 3), (0, 255, 0), dtype=np.uint8)
+    sheet = contact_sheet(
+        [SheetRow("one", "1 dB", (red, blue, wide)), SheetRow("a/very/long/" * 30, "2 dB", (blue, red, wide))],
+        ("photo", "render", "wide"),
+        "caption",
+    )
+    assert sheet.dtype == np.uint8
+    assert_matches("width", sheet.shape[1], 100 + 100 + 320 + 4 * 8, 0)
+    for color, pixels in (((255, 0, 0), 2 * 50 * 100), ((0, 0, 255), 2 * 50 * 100), ((0, 255, 0), 2 * 16 * 320)):
+        assert (sheet == color).all(axis=2).sum() == pixels
