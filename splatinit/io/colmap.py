@@ -80,7 +80,8 @@ class ColmapImage:
 
     def cam_from_world(self, where: str) -> np.ndarray:
         """[4, 4]. Raises BadPoses when the quaternion is not finite or zero."""
-        norm = float(np.linalg.norm(self.qvec))
+        with np.errstate(over="ignore"):
+            norm = float(np.linalg.norm(self.qvec))
         if not (np.isfinite(norm) and norm > 1e-6 and np.isfinite(self.tvec).all()):
             raise BadPoses(f"{where}: the pose is not finite or its quaternion is zero (qvec {self.qvec}).")
         pose = np.eye(4)
@@ -104,7 +105,9 @@ class ColmapPoints:
 
     def cloud(self) -> PointCloud:
         """Positions and colours, in the order of the file."""
-        return PointCloud(xyz=self.xyz, rgb=self.rgb.astype(np.float32) / 255.0)
+        with np.errstate(over="ignore"):  # beyond float32 becomes inf, which PointCloud.check reports
+            xyz = self.xyz.astype(np.float32)
+        return PointCloud(xyz=xyz, rgb=self.rgb.astype(np.float32) / 255.0)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class ColmapModel:
 
 
 def model_suffix(folder: Path) -> str | None:
-    """".bin" or ".txt" when ``folder`` holds a model of that kind (cameras and images), else None."""
+    """Say ".bin" or ".txt" when ``folder`` holds a model of that kind (cameras and images), else None."""
     for suffix in (".bin", ".txt"):
         if all((folder / f"{part}{suffix}").is_file() for part in _PARTS[:2]):
             return suffix

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -223,13 +225,13 @@ def probe_image(path: Path, name: str | None = None) -> ImageFile:
         with Image.open(path) as image:
             width, height = image.size
             has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-            exif = image.getexif()
+            exif, camera_exif = _exif(image)
             # Pillow turns TIFF files by itself while it decodes them, and image.size is already upright.
             orientation = 1 if image.format == "TIFF" else exif.get(_ORIENTATION, 1)
             orientation = orientation if orientation in _TRANSPOSE else 1
             if orientation >= 5:
                 width, height = height, width
-            focal = _exif_focal_px(exif.get_ifd(_EXIF_IFD), width, height)
+            focal = _exif_focal_px(camera_exif, width, height)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
     return ImageFile(
@@ -243,7 +245,18 @@ def probe_image(path: Path, name: str | None = None) -> ImageFile:
     )
 
 
-def _exif_focal_px(exif: dict, width: int, height: int) -> float | None:
+def _exif(image: Image.Image) -> tuple[Mapping[int, Any], Mapping[int, Any]]:
+    """The general and the camera's EXIF tags; empty where they are damaged, which does not make the photo unusable."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exif = image.getexif()
+            return exif, exif.get_ifd(_EXIF_IFD)
+    except (*_UNREADABLE, KeyError):
+        return {}, {}
+
+
+def _exif_focal_px(exif: Mapping[int, Any], width: int, height: int) -> float | None:
     """Focal length in px from EXIF: the 35 mm equivalent, else mm with the resolution of the focal plane."""
 
     def number(tag: int) -> float:

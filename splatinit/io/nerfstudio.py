@@ -134,7 +134,8 @@ def opencv_from_opengl(matrix: Any, where: str) -> np.ndarray:
     R = world_from_cam[:3, :3] * np.array([1.0, -1.0, -1.0])
     pose = np.eye(4)
     pose[:3, :3] = R.T
-    pose[:3, 3] = -R.T @ world_from_cam[:3, 3]
+    with np.errstate(all="ignore"):  # what is not finite here is refused by Camera.check
+        pose[:3, 3] = -R.T @ world_from_cam[:3, 3]
     return pose
 
 
@@ -191,4 +192,3 @@ def _intrinsics(
         [[fx, 0.0, width / 2 if cx is None else cx], [0.0, fy, height / 2 if cy is None else cy], [0.0, 0.0, 1.0]]
     )
     return size, K, tuple(number(key) or 0.0 for key in ("k1", "k2", "p1", "p2", "k3"))
-

@@ -48,7 +48,8 @@ class ReadConfig:
             factor = min(1.0, self.max_size / max(width, height))
         else:
             factor = 1.0
-        return max(1, round(width * factor)), max(1, round(height * factor))
+        # Halves round up, as in the images_N folders of the benchmarks (4946 / 4 = 1236.5 → 1237).
+        return max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,24 +158,26 @@ def assemble(
 def match_names(listed: Sequence[str], known: Iterable[str], where: str) -> tuple[set[str], list[str]]:
     """Which of ``known`` names a list in a file means, and the entries that mean none.
 
-    An entry may be a full name, or one without its leading folders, or without its suffix.
+    An entry may lack leading folders of the name or have more of them, and may lack the suffix; ``test/0001`` never
+    means ``train/0001.png``.
 
     Raises FormatError when an entry could mean several images.
     """
-    by_key: dict[str, set[str]] = {}
+    by_tail: dict[str, set[str]] = {}
+    by_name: dict[str, set[str]] = {}
     for name in known:
-        parts = PurePosixPath(name).parts
-        for start in range(len(parts)):
-            tail = PurePosixPath(*parts[start:])
-            for key in {str(tail), str(tail.with_suffix(""))}:
-                by_key.setdefault(key, set()).add(name)
+        for tail in _tails(name):
+            by_tail.setdefault(tail, set()).add(name)
+            by_tail.setdefault(str(PurePosixPath(tail).with_suffix("")), set()).add(name)
+        by_name.setdefault(name, set()).add(name)
+        by_name.setdefault(str(PurePosixPath(name).with_suffix("")), set()).add(name)
     found: set[str] = set()
     unknown: list[str] = []
     for entry in listed:
-        normal = str(PurePosixPath(entry.replace("\\", "/")))
-        hits = by_key.get(normal) or by_key.get(str(PurePosixPath(normal).name)) or set()
-        if normal in hits:
-            hits = {normal}
+        tails = _tails(entry.replace("\\", "/"))
+        candidates = [by_name.get(tails[0]), by_tail.get(tails[0])] if tails else []
+        candidates += [by_name.get(tail) for tail in tails[1:]]
+        hits = next((hit for hit in candidates if hit), set())
         if len(hits) > 1:
             raise FormatError(
                 f"{where}: '{entry}' could mean {len(hits)} images ({', '.join(sorted(hits)[:3])}); expected one.",
@@ -276,6 +279,12 @@ def string_list(data: dict, key: str, path: Path) -> list[str] | None:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise FormatError(f"{path}: '{key}' is not a list of image names.", path=path)
     return value
+
+
+def _tails(name: str) -> list[str]:
+    """``a/b/c`` → ``a/b/c``, ``b/c``, ``c``."""
+    parts = PurePosixPath(name).parts
+    return [str(PurePosixPath(*parts[start:])) for start in range(len(parts))]
 
 
 def _lines(path: Path) -> list[str]:

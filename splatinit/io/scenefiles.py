@@ -87,7 +87,8 @@ def posed(
         )
     photo = fitting[0]
     camera = Camera(K=K, cam_from_world=cam_from_world, width=width, height=height)
-    camera.check(where)
+    with np.errstate(all="ignore"):  # absurdly large numbers overflow, and are then refused
+        camera.check(where)
     pose = camera.cam_from_world.copy()
     u, _, vt = np.linalg.svd(pose[:3, :3])
     pose[:3, :3] = u @ vt
