@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import ShapeError
+from ..errors import ConfigError, ShapeError
 from ..types import Camera, Gaussians, RasterAux, Render
 from .base import (
     ALPHA_MAX,
@@ -175,9 +175,8 @@ def blend_weights(raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     # Transmittance never rises, so "the stop is not yet reached" is a plain comparison at every Gaussian.
     going = (1 - alphas.detach()).cumprod(1) > TRANSMITTANCE_MIN
     alphas = alphas * going
-    after = (1 - alphas).cumprod(1)
-    before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
-    return alphas * before, (1 - alphas).prod(1)
+    left = torch.cat([raw.new_ones(len(raw), 1), (1 - alphas).cumprod(1)], dim=1)
+    return alphas * left[:, :-1], left[:, -1]
 
 
 def pixel_centers(width: int, height: int, dtype: torch.dtype) -> torch.Tensor:
@@ -206,7 +205,7 @@ class ReferenceRasterizer:
         dtype, n = gaussians.means.dtype, len(gaussians)
         degree = gaussians.sh_degree if sh_degree is None else sh_degree
         if not 0 <= degree <= gaussians.sh_degree:
-            raise ShapeError(f"render: got SH degree {degree}; these Gaussians have 0 to {gaussians.sh_degree}.")
+            raise ConfigError(f"sh_degree is {degree}, but these Gaussians hold degrees 0 to {gaussians.sh_degree}.")
         if background is None:
             background = torch.zeros(3, dtype=dtype)
         if background.shape != (3,):

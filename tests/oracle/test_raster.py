@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from strategies import RasterCase, raster_cases
 from tolerances import COLOR, DEPTH, GRADIENT, PIXELS, for_condition
 
-from splatinit.errors import ShapeError
+from splatinit.errors import ConfigError, ShapeError
 from splatinit.raster.base import RasterSettings
 from splatinit.raster.reference import ReferenceRasterizer
 from splatinit.types import GAUSSIAN_FIELDS, Render
@@ -22,10 +22,10 @@ from splatinit.types import GAUSSIAN_FIELDS, Render
 ANTIALIASED = RasterSettings(antialiased=True)
 CASES = [
     RasterCase(seed=1),
-    RasterCase(seed=2, width=130, height=70),
+    RasterCase(seed=2, width=130, height=70, n=200),
     RasterCase(seed=3, settings=ANTIALIASED),
     RasterCase(seed=4, kind="opaque"),
-    RasterCase(seed=5, kind="opaque", width=130, height=70, n=200),
+    RasterCase(seed=5, kind="opaque", width=130, height=70, n=100),
     RasterCase(seed=6, kind="needles"),
     RasterCase(seed=7, kind="needles", settings=ANTIALIASED),
     RasterCase(seed=8, kind="outside"),
@@ -43,7 +43,7 @@ CASES = [
     *(RasterCase(seed=20 + side, n=40, width=side, height=side) for side in (1, 15, 16, 17, 48)),
     RasterCase(seed=40, n=40, width=1, height=33),
     RasterCase(seed=41, n=40, width=33, height=1),
-    RasterCase(seed=42, n=2000, width=32, height=24),
+    RasterCase(seed=42, n=1000, width=32, height=24),
 ]
 
 
@@ -157,7 +157,7 @@ def test_backend_equals_reference(backend, case: RasterCase) -> None:
     check(backend, case)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(case=raster_cases())
 def test_backend_equals_reference_on_any_case(backend, case: RasterCase) -> None:
     check(backend, case)
@@ -257,7 +257,7 @@ def test_only_what_requires_a_gradient_gets_one(backend) -> None:
 
 def test_wrong_requests_are_refused(backend) -> None:
     case = RasterCase(seed=57, n=5, sh_degree=1)
-    with pytest.raises(ShapeError):
+    with pytest.raises(ConfigError, match="0 to 1"):
         backend.render(case.gaussians, case.camera, sh_degree=2)
     with pytest.raises(ShapeError):
         backend.render(case.gaussians, case.camera, background=torch.zeros(4))
