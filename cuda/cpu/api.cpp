@@ -1,0 +1,268 @@
+// The C interface: checks, buffers, dispatch, and the order of the stages.
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "../include/splat/projection.h"
+#include "bin.h"
+#include "kernels.h"
+
+namespace splat {
+namespace {
+
+// A growing array that never shrinks and does not keep its content when it grows.
+template <class T>
+struct Buffer {
+    T* data = nullptr;
+    size_t capacity = 0;
+
+    T* reserve(size_t count) {
+        if (count > capacity) {
+            release();
+            const size_t wanted = count + count / 4;
+            const size_t bytes = (wanted * sizeof(T) + 63) / 64 * 64;
+            data = static_cast<T*>(std::aligned_alloc(64, std::max<size_t>(bytes, 64)));
+            if (!data) throw std::bad_alloc();
+            capacity = wanted;
+        }
+        return data;
+    }
+    void release() {
+        std::free(data);
+        data = nullptr;
+        capacity = 0;
+    }
+    size_t bytes() const { return capacity * sizeof(T); }
+    ~Buffer() { release(); }
+};
+
+enum Stage { kProject, kBin, kBlend, kBlendVjp, kProjectVjp, kStages };
+
+double now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+const Kernels* best_kernels() {
+#ifdef SPLAT_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return &kernels_avx512();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &kernels_avx2();
+#endif
+    return &kernels_generic();
+}
+
+const Kernels*& active() {
+    static const Kernels* kernels = best_kernels();
+    return kernels;
+}
+
+int& thread_setting() {
+    static int threads = std::max(1, omp_get_max_threads());
+    return threads;
+}
+
+bool valid(const splat_gaussians& g, const splat_view& v) {
+    const int k_needed = (v.sh_degree + 1) * (v.sh_degree + 1) - 1;
+    return g.n >= 0 && g.n < (int64_t(1) << 31) && g.k >= 0 && v.width > 0 && v.height > 0 && v.width <= 65536 &&
+           v.height <= 65536 && v.sh_degree >= 0 && v.sh_degree <= 3 && k_needed <= g.k && v.fx > 0 && v.fy > 0;
+}
+
+}  // namespace
+}  // namespace splat
+
+using namespace splat;
+
+struct splat_workspace {
+    Frame frame;
+    Buffer<Record> records;
+    Buffer<uint32_t> pair_begin, order, tile_begin, entry_lanes, slot_lanes;
+    Buffer<uint32_t> keys, scratch_keys, scratch_order, slot_tile, counts;
+    Buffer<Entry> entries;
+    Buffer<float> slots, slot_weight, tile_T, tile_depth, tile_weight, tile_background, pose_partial, ssim_maps;
+    Buffer<int32_t> tile_last;
+    Buffer<double> loss_rows;
+    double seconds[kStages] = {};
+
+    int64_t bytes() const {
+        return int64_t(records.bytes() + pair_begin.bytes() + order.bytes() + tile_begin.bytes() + entry_lanes.bytes() +
+                       slot_lanes.bytes() + keys.bytes() + scratch_keys.bytes() + scratch_order.bytes() +
+                       slot_tile.bytes() + counts.bytes() + entries.bytes() + slots.bytes() + slot_weight.bytes() +
+                       tile_T.bytes() + tile_depth.bytes() + tile_weight.bytes() + tile_background.bytes() + pose_partial.bytes() + ssim_maps.bytes() +
+                       tile_last.bytes() + loss_rows.bytes());
+    }
+};
+
+const char* splat_cpu_version(void) {
+#ifdef SPLAT_X86
+    return SPLAT_VERSION " (levels: generic, avx2, avx512)";
+#else
+    return SPLAT_VERSION " (levels: generic)";
+#endif
+}
+
+const char* splat_cpu_simd(void) { return active()->name; }
+
+int splat_cpu_set_simd(const char* level) {
+    if (!std::strcmp(level, "generic")) {
+        active() = &kernels_generic();
+        return SPLAT_OK;
+    }
+#ifdef SPLAT_X86
+    const Kernels* best = best_kernels();
+    if (!std::strcmp(level, "avx2") && best != &kernels_generic()) {
+        active() = &kernels_avx2();
+        return SPLAT_OK;
+    }
+    if (!std::strcmp(level, "avx512") && best == &kernels_avx512()) {
+        active() = &kernels_avx512();
+        return SPLAT_OK;
+    }
+#endif
+    return SPLAT_BAD_ARGUMENT;
+}
+
+int splat_cpu_threads(void) { return thread_setting(); }
+void splat_cpu_set_threads(int threads) { thread_setting() = std::max(1, std::min(threads, 1024)); }
+
+splat_workspace* splat_cpu_workspace_create(void) { return new (std::nothrow) splat_workspace; }
+void splat_cpu_workspace_destroy(splat_workspace* ws) { delete ws; }
+
+int splat_cpu_forward(splat_workspace* ws, const splat_gaussians* g, const splat_view* view, splat_image* image,
+                      splat_aux* aux, splat_frame_info* info) try {
+    if (!ws || !g || !view || !image || !aux || !valid(*g, *view)) return SPLAT_BAD_ARGUMENT;
+    const Kernels& kernels = *active();
+    const int threads = thread_setting();
+    Frame& f = ws->frame;
+    const double start = now();
+    f.n = g->n;
+    f.width = view->width, f.height = view->height;
+    f.tiles_x = (f.width + kTile - 1) / kTile, f.tiles_y = (f.height + kTile - 1) / kTile;
+    const size_t n = size_t(f.n), tiles = size_t(f.tiles_x) * size_t(f.tiles_y);
+    f.records = ws->records.reserve(n);
+    f.pair_begin = ws->pair_begin.reserve(n + 1);
+    f.order = ws->order.reserve(n);
+    f.tile_begin = ws->tile_begin.reserve(tiles + 1);
+    f.tile_T = ws->tile_T.reserve(tiles * kTilePixels);
+    f.tile_last = ws->tile_last.reserve(tiles * kTilePixels);
+    f.tile_depth = image->depth ? ws->tile_depth.reserve(tiles * kTilePixels) : nullptr;
+    f.tile_weight = image->depth ? ws->tile_weight.reserve(tiles * kTilePixels) : nullptr;
+    kernels.project(*g, *view, f, *aux, threads);
+    const double projected = now();
+
+    uint64_t pairs = 0;
+    for (size_t i = 0; i < n; ++i) {
+        const uint32_t count = f.pair_begin[i];
+        f.pair_begin[i] = uint32_t(pairs);
+        pairs += count;
+        if (pairs >= (uint64_t(1) << 31)) return SPLAT_TOO_MANY_PAIRS;
+    }
+    f.pair_begin[n] = uint32_t(pairs);
+    f.n_pairs = int64_t(pairs);
+    f.entries = ws->entries.reserve(pairs);
+    f.entry_lanes = ws->entry_lanes.reserve(pairs);
+    f.slot_lanes = ws->slot_lanes.reserve(pairs);
+    if (aux->blend_weight) f.slot_weight = ws->slot_weight.reserve(pairs);
+    sort_by_depth(f, aux->depths, ws->keys.reserve(n), ws->scratch_keys.reserve(n), ws->scratch_order.reserve(n));
+    bin_tiles(f, ws->slot_tile.reserve(pairs), ws->counts.reserve(size_t(threads) * tiles), threads);
+    const double binned = now();
+
+    kernels.blend(*view, f, *image, aux->blend_weight != nullptr, threads);
+    if (aux->blend_weight)
+        for (size_t i = 0; i < n; ++i) {
+            float sum = 0.0f;
+            for (uint32_t s = f.pair_begin[i]; s < f.pair_begin[i + 1]; ++s) sum += f.slot_weight[s];
+            aux->blend_weight[i] = sum;
+        }
+    const double blended = now();
+    ws->seconds[kProject] = projected - start;
+    ws->seconds[kBin] = binned - projected;
+    ws->seconds[kBlend] = blended - binned;
+    if (info) *info = {f.n_visible, f.n_pairs, ws->bytes()};
+    return SPLAT_OK;
+} catch (const std::bad_alloc&) {
+    return SPLAT_OUT_OF_MEMORY;
+}
+
+int splat_cpu_backward(splat_workspace* ws, const splat_gaussians* g, const splat_view* view,
+                       const splat_image_cotangents* v_image, splat_gradients* grads) try {
+    if (!ws || !g || !view || !v_image || !grads || !v_image->rgb || !valid(*g, *view) || ws->frame.n != g->n ||
+        ws->frame.width != view->width || ws->frame.height != view->height ||
+        (v_image->depth && !ws->frame.tile_depth))
+        return SPLAT_BAD_ARGUMENT;
+    const Kernels& kernels = *active();
+    const int threads = thread_setting();
+    Frame& f = ws->frame;
+    const double start = now();
+    const int64_t tiles = int64_t(f.tiles_x) * f.tiles_y;
+    const int64_t chunks = (f.n + kPoseChunk - 1) / kPoseChunk;
+    f.slots = ws->slots.reserve(size_t(f.n_pairs) * kSlotFloats);
+    f.tile_background = ws->tile_background.reserve(size_t(tiles) * 4);
+    f.pose_partial = ws->pose_partial.reserve(size_t(chunks) * kPoseFloats);
+    kernels.blend_vjp(*view, f, *v_image, grads->means2d_abs != nullptr, threads);
+    const double blended = now();
+    kernels.project_vjp(*g, *view, f, *grads, threads);
+
+    if (grads->background) {
+        double sum[3] = {};
+        for (int64_t tile = 0; tile < tiles; ++tile)
+            for (int c = 0; c < 3; ++c) sum[c] += double(f.tile_background[4 * tile + c]);
+        for (int c = 0; c < 3; ++c) grads->background[c] = float(sum[c]);
+    }
+    if (grads->viewmat) {
+        double sum[kPoseFloats] = {};
+        for (int64_t chunk = 0; chunk < chunks; ++chunk)
+            for (int j = 0; j < kPoseFloats; ++j) sum[j] += double(f.pose_partial[chunk * kPoseFloats + j]);
+        for (int i = 0; i < 3; ++i) {
+            for (int j = 0; j < 3; ++j) grads->viewmat[4 * i + j] = float(sum[3 * i + j]);
+            grads->viewmat[4 * i + 3] = float(sum[9 + i]);
+        }
+        for (int j = 0; j < 4; ++j) grads->viewmat[12 + j] = 0.0f;
+    }
+    ws->seconds[kBlendVjp] = blended - start;
+    ws->seconds[kProjectVjp] = now() - blended;
+    return SPLAT_OK;
+} catch (const std::bad_alloc&) {
+    return SPLAT_OUT_OF_MEMORY;
+}
+
+void splat_cpu_timings(const splat_workspace* ws, double* seconds) {
+    for (int i = 0; i < kStages; ++i) seconds[i] = ws->seconds[i];
+}
+
+int splat_cpu_l1_ssim(splat_workspace* ws, const float* x, const float* y, int width, int height, float ssim_weight,
+                      float* v_x, double* loss) try {
+    if (!ws || !x || !y || !v_x || !loss || width < 1 || height < 1) return SPLAT_BAD_ARGUMENT;
+    const Kernels& kernels = *active();
+    const int threads = std::min(thread_setting(), height);
+    float* maps = ws->ssim_maps.reserve(size_t(3) * size_t(height) * size_t(ssim_stride(width)));
+    double* rows = ws->loss_rows.reserve(size_t(height) * 2);
+    kernels.ssim(x, y, width, height, maps, rows, threads);
+    const double count = 3.0 * width * height;
+    double l1 = 0.0, ssim = 0.0;
+    for (int row = 0; row < height; ++row) l1 += rows[2 * row], ssim += rows[2 * row + 1];
+    l1 /= count, ssim /= count;
+    const double w = double(ssim_weight);
+    kernels.ssim_vjp(x, y, width, height, maps, float((1.0 - w) / count), float(-w / count), v_x, threads);
+    loss[0] = (1.0 - w) * l1 + w * (1.0 - ssim);
+    loss[1] = l1, loss[2] = ssim;
+    return SPLAT_OK;
+} catch (const std::bad_alloc&) {
+    return SPLAT_OUT_OF_MEMORY;
+}
+
+int splat_cpu_adam(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, int64_t count, double lr,
+                   double beta1, double beta2, double eps, int64_t step) {
+    if (count < 0 || step < 1 || (count > 0 && (!param || !grad || !exp_avg || !exp_avg_sq))) return SPLAT_BAD_ARGUMENT;
+    const double step_size = lr / (1.0 - std::pow(beta1, double(step)));
+    const double root_correction = 1.0 / std::sqrt(1.0 - std::pow(beta2, double(step)));
+    active()->adam(param, grad, exp_avg, exp_avg_sq, count, float(beta1), float(beta2), float(eps), float(step_size),
+                   float(root_correction), thread_setting());
+    return SPLAT_OK;
+}
+
+void splat_cpu_exp2(const float* x, float* out, int64_t count) { active()->exp2(x, out, count); }

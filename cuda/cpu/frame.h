@@ -1,0 +1,73 @@
+// What one forward pass leaves for its backward pass: plain pointers into buffers that a workspace owns and re-uses.
+#pragma once
+
+#include <cstdint>
+
+#include "../include/splat/tiles.h"
+
+namespace splat {
+
+constexpr int kTilePixels = 256;
+constexpr int kSlotFloats = 12;       // see Slot
+constexpr int kPoseFloats = 12;       // v_W [9], v_t [3]
+constexpr int64_t kPoseChunk = 512;   // Gaussians whose pose gradients are summed before the chunks are
+
+// One visible Gaussian as the blend loop reads it: one cache line.
+struct alignas(64) Record {
+    float x, y;                     // mean2d, px
+    float qa, qb, qc;               // -log2(e) (a/2, b, c/2) of the conic
+    float log2_opacity;             // antialiasing included
+    float r, g, b, depth;
+    float shear, reach, drop;       // of its Ellipse: the interval of a pixel row
+    float half_x, half_y;           // and its bounding box
+    float opacity;
+};
+static_assert(sizeof(Record) == 64, "a record is one cache line");
+
+// A (tile, Gaussian) pair. Pairs are stored twice over: in tile order, sorted by depth, for blending; and `slot` numbers
+// them Gaussian by Gaussian, so that the partial gradients of one Gaussian lie side by side and are summed in a fixed order.
+struct Entry {
+    uint32_t gaussian, slot;
+};
+
+// Partial gradients of one pair, summed over the pixels of the tile.
+enum Slot { kSlotRgb = 0, kSlotDepth = 3, kSlotMoments = 4, kSlotAbs = 10 };
+
+struct Frame {
+    int64_t n = 0, n_visible = 0, n_pairs = 0;
+    int width = 0, height = 0, tiles_x = 0, tiles_y = 0;
+    Record* records = nullptr;        // [n], valid where visible
+    uint32_t* pair_begin = nullptr;   // [n + 1] first slot of each Gaussian
+    uint32_t* order = nullptr;        // [n_visible] Gaussians with pairs, front to back
+    uint32_t* tile_begin = nullptr;   // [tiles + 1] first entry of each tile
+    Entry* entries = nullptr;         // [n_pairs]
+    uint32_t* entry_lanes = nullptr;  // [n_pairs] in tile order: the vectors of the tile that blended this Gaussian
+    uint32_t* slot_lanes = nullptr;   // [n_pairs] the same in slot order
+    float* slots = nullptr;           // [n_pairs, kSlotFloats]
+    float* slot_weight = nullptr;     // [n_pairs] blended weight, when statistics are wanted
+    float* tile_T = nullptr;          // [tiles, 256] transmittance at the end, in the tile's vector order
+    float* tile_depth = nullptr;      // [tiles, 256] expected depth, where it was asked for
+    float* tile_weight = nullptr;     // [tiles, 256] and the weight it was divided by
+    int32_t* tile_last = nullptr;     // [tiles, 256] position in the tile's list of the last blended Gaussian, -1 if none
+    float* tile_background = nullptr; // [tiles, 4] partial gradients of the background
+    float* pose_partial = nullptr;    // [chunks, kPoseFloats]
+};
+
+inline namespace SPLAT_LEVEL {
+
+// Calls visit(tile) for each tile that the Gaussian of a record reaches, row by row. It counts pairs in the projection and
+// lists them when binning, so both must see the same numbers: everything comes from the record.
+template <class F>
+static inline void for_reached_tiles(const Record& record, const Frame& frame, F&& visit) {
+    const Ellipse e = {record.x,     record.y,     record.half_x, record.half_y,
+                       record.shear, record.reach, record.drop};
+    const float dy_right = -0.5f * record.half_x * (record.qb / record.qc);
+    int row, last_row, first, last;
+    for (tile_rows(e, frame.tiles_y, &row, &last_row); row < last_row; ++row) {
+        tile_span(e, dy_right, row, frame.tiles_x, &first, &last);
+        for (int column = first; column < last; ++column) visit(uint32_t(row * frame.tiles_x + column));
+    }
+}
+
+}  // namespace SPLAT_LEVEL
+}  // namespace splat

@@ -1,0 +1,134 @@
+// A vector of kLanes floats and the few operations that plain operators do not give, by the compiler's vector extensions.
+//
+// Include it before the maths headers: their templates find fma, sqrt and exp2_fast for vectors by ordinary look-up. The
+// library is compiled without floating-point contraction and every fused multiply-add is written out, so that the forward
+// and the backward pass round an exponent in the same way and decide alike whether a pixel sees a Gaussian.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "../include/splat/base.h"
+
+namespace splat {
+inline namespace SPLAT_LEVEL {
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+constexpr int kLanes = 16;
+#else
+constexpr int kLanes = 8;  // without AVX2 the compiler splits it into the registers that exist
+#endif
+
+typedef float vf __attribute__((vector_size(kLanes * 4)));
+typedef int32_t vi __attribute__((vector_size(kLanes * 4)));
+typedef float vf_unaligned __attribute__((vector_size(kLanes * 4), aligned(4)));
+
+static inline vf set1(float x) { return vf{} + x; }
+static inline vi set1i(int32_t x) { return vi{} + x; }
+static inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
+static inline vf loadu(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
+static inline void store(float* p, vf v) { *reinterpret_cast<vf*>(p) = v; }
+static inline void storeu(float* p, vf v) { *reinterpret_cast<vf_unaligned*>(p) = v; }
+static inline vi bits(vf v) { return reinterpret_cast<vi>(v); }
+static inline vf as_float(vi v) { return reinterpret_cast<vf>(v); }
+static inline vf select(vi mask, vf yes, vf no) { return mask ? yes : no; }
+static inline vf masked(vi mask, vf v) { return as_float(mask & bits(v)); }
+static inline vf vmin(vf a, vf b) { return a < b ? a : b; }
+static inline vf vmax(vf a, vf b) { return a > b ? a : b; }
+static inline vf vabs(vf v) { return as_float(bits(v) & 0x7fffffff); }
+
+static inline vf lane_index() {
+    vf v{};
+    for (int i = 0; i < kLanes; ++i) v[i] = float(i);
+    return v;
+}
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+static inline vf fma(vf a, vf b, vf c) { return vf(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c))); }
+static inline vf sqrt(vf v) { return vf(_mm512_sqrt_ps(__m512(v))); }
+static inline uint32_t movemask(vi m) { return _mm512_movepi32_mask(__m512i(m)); }
+#elif defined(__AVX2__)
+static inline vf fma(vf a, vf b, vf c) { return vf(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c))); }
+static inline vf sqrt(vf v) { return vf(_mm256_sqrt_ps(__m256(v))); }
+static inline uint32_t movemask(vi m) { return uint32_t(_mm256_movemask_ps(__m256(m))); }
+#elif defined(__SSE2__)
+static inline vf fma(vf a, vf b, vf c) { return a * b + c; }
+static inline vf sqrt(vf v) {
+    __m128 half[2];
+    std::memcpy(half, &v, sizeof v);
+    half[0] = _mm_sqrt_ps(half[0]), half[1] = _mm_sqrt_ps(half[1]);
+    std::memcpy(&v, half, sizeof v);
+    return v;
+}
+static inline uint32_t movemask(vi m) {
+    __m128 half[2];
+    std::memcpy(half, &m, sizeof m);
+    return uint32_t(_mm_movemask_ps(half[0]) | _mm_movemask_ps(half[1]) << 4);
+}
+#else
+static inline vf fma(vf a, vf b, vf c) { return a * b + c; }
+static inline vf sqrt(vf v) {
+    for (int i = 0; i < kLanes; ++i) v[i] = __builtin_sqrtf(v[i]);
+    return v;
+}
+static inline uint32_t movemask(vi m) {
+    uint32_t mask = 0;
+    for (int i = 0; i < kLanes; ++i) mask |= uint32_t(m[i] != 0) << i;
+    return mask;
+}
+#endif
+
+// 2^x for |x| <= 126 with a relative error below 3e-7 (tests/native checks it); outside, any bits. Rounds x to the nearest
+// integer k with the 1.5 * 2^23 trick and evaluates a degree-5 polynomial (interpolated at Chebyshev nodes) on [-1/2, 1/2].
+static inline vf exp2_fast(vf x) {
+    const float magic = 12582912.0f;
+    const vf shifted = x + magic;
+    const vf f = x - (shifted - magic);
+    vf p = set1(0.0013390863f);
+    p = fma(p, f, set1(0.009676032f));
+    p = fma(p, f, set1(0.05550357f));
+    p = fma(p, f, set1(0.24022107f));
+    p = fma(p, f, set1(0.6931472f));
+    p = fma(p, f, set1(1.0000001f));
+    return as_float(bits(p) + (bits(shifted) << 23));
+}
+
+// out[i] = sum of the lanes of v[i], i < 8, in an order that depends on the instruction set only.
+static inline void sum_lanes8(const vf* v, float* out) {
+#if defined(__AVX2__)
+    __m256 a[8];
+    for (int i = 0; i < 8; ++i) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+        a[i] = _mm256_add_ps(_mm512_castps512_ps256(__m512(v[i])), _mm512_extractf32x8_ps(__m512(v[i]), 1));
+#else
+        a[i] = __m256(v[i]);
+#endif
+    }
+    const __m256 a01 = _mm256_hadd_ps(a[0], a[1]), a23 = _mm256_hadd_ps(a[2], a[3]);
+    const __m256 a45 = _mm256_hadd_ps(a[4], a[5]), a67 = _mm256_hadd_ps(a[6], a[7]);
+    const __m256 low = _mm256_hadd_ps(a01, a23), high = _mm256_hadd_ps(a45, a67);
+    const __m256 sum = _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+    _mm256_storeu_ps(out, sum);
+#else
+    for (int i = 0; i < 8; ++i) {
+        float sum = 0.0f;
+        for (int j = 0; j < kLanes; ++j) sum += v[i][j];
+        out[i] = sum;
+    }
+#endif
+}
+
+static inline float sum_lanes(vf v) {
+    float sum = 0.0f;
+    for (int width = kLanes / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i) v[i] = v[i] + v[i + width];
+    sum = v[0];
+    return sum;
+}
+
+}  // namespace SPLAT_LEVEL
+}  // namespace splat

@@ -1,0 +1,118 @@
+// The C interface of the native engine: raw pointers and sizes, no exceptions across it, no torch.
+//
+// All arrays are contiguous float32, row-major, in memory of the engine's device; n Gaussians, k SH coefficients beyond
+// degree 0, h x w pixels. Functions return SPLAT_OK or a negative code. A NULL pointer where "optional" is said skips that
+// input or output.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define SPLAT_API __declspec(dllexport)
+#else
+#define SPLAT_API __attribute__((visibility("default")))
+#endif
+
+enum { SPLAT_OK = 0, SPLAT_OUT_OF_MEMORY = -1, SPLAT_BAD_ARGUMENT = -2, SPLAT_TOO_MANY_PAIRS = -3 };
+
+typedef struct {
+    int64_t n;
+    int32_t k;                     // 0, 3, 8 or 15
+    const float* means;            // [n, 3] scene units
+    const float* quats;            // [n, 4] wxyz, any length
+    const float* log_scales;       // [n, 3]
+    const float* logit_opacities;  // [n]
+    const float* sh0;              // [n, 3]
+    const float* shN;              // [n, k, 3]
+} splat_gaussians;
+
+typedef struct {
+    float viewmat[16];     // camera from world, OpenCV axes
+    float fx, fy, cx, cy;  // px
+    int32_t width, height; // px
+    int32_t sh_degree;     // evaluated degree, at most that of k
+    int32_t antialiased;   // 1: opacities are compensated for eps2d
+    float eps2d;           // px^2 added to the diagonal of the screen covariance
+    float background[3];
+} splat_view;
+
+typedef struct {
+    float* rgb;    // [h, w, 3]
+    float* alpha;  // [h, w]
+    float* depth;  // [h, w] expected z: blend-weighted mean, 0 where nothing was blended; optional
+} splat_image;
+
+typedef struct {
+    float* means2d;       // [n, 2] px, 0 where not visible
+    float* depths;        // [n] scene units, 0 where not visible
+    float* radii;         // [n] px, 0 where not visible
+    uint8_t* visible;     // [n]
+    float* blend_weight;  // [n], optional: sum over pixels of alpha * transmittance
+} splat_aux;
+
+typedef struct {
+    const float* rgb;    // [h, w, 3]
+    const float* alpha;  // [h, w], optional
+    const float* depth;  // [h, w], optional; only after a forward pass with depth
+} splat_image_cotangents;
+
+typedef struct {
+    float* means;            // [n, 3]
+    float* quats;            // [n, 4]
+    float* log_scales;       // [n, 3]
+    float* logit_opacities;  // [n]
+    float* sh0;              // [n, 3]
+    float* shN;              // [n, k, 3]; bases beyond sh_degree get 0
+    float* viewmat;          // [16], optional; the last row is 0
+    float* background;       // [3], optional
+    float* means2d;          // [n, 2] px, optional
+    float* means2d_abs;      // [n, 2] px, optional: absolute values summed over pixels
+} splat_gradients;
+
+typedef struct {
+    int64_t n_visible, n_pairs, bytes;
+} splat_frame_info;
+
+typedef struct splat_workspace splat_workspace;  // buffers of one forward/backward pair, kept and re-used between calls
+
+// Version and the instruction sets that were compiled, for `splatinit doctor`; the string is static.
+SPLAT_API const char* splat_cpu_version(void);
+// Name of the instruction set in use; levels that this processor cannot run are never chosen.
+SPLAT_API const char* splat_cpu_simd(void);
+// Forces a level by name ("generic", "avx2", "avx512"); SPLAT_BAD_ARGUMENT if it is unknown or cannot run here.
+SPLAT_API int splat_cpu_set_simd(const char* level);
+SPLAT_API int splat_cpu_threads(void);
+SPLAT_API void splat_cpu_set_threads(int threads);  // results do not depend on it
+
+SPLAT_API splat_workspace* splat_cpu_workspace_create(void);  // NULL when out of memory
+SPLAT_API void splat_cpu_workspace_destroy(splat_workspace*);
+
+// Draws the Gaussians; leaves in the workspace what the backward pass of this view needs.
+SPLAT_API int splat_cpu_forward(splat_workspace*, const splat_gaussians*, const splat_view*, splat_image*, splat_aux*,
+                                splat_frame_info* info);
+// Gradients of the last forward pass of this workspace; the same Gaussians and view must be given again.
+SPLAT_API int splat_cpu_backward(splat_workspace*, const splat_gaussians*, const splat_view*,
+                                 const splat_image_cotangents*, splat_gradients*);
+// Fills seconds [5] with the durations of the last forward and backward pass: project, sort and bin, blend, blend
+// backward, project backward.
+SPLAT_API void splat_cpu_timings(const splat_workspace*, double* seconds);
+
+// loss = (1 - w) mean|x - y| + w (1 - mean ssim), w = ssim_weight, over x, y [h, w, 3] in [0, 1]; zero padding outside the
+// image as in 3DGS. Writes v_x [h, w, 3] = d loss / d x, and loss [3] = loss, mean|x - y|, mean ssim.
+SPLAT_API int splat_cpu_l1_ssim(splat_workspace*, const float* x, const float* y, int width, int height,
+                                float ssim_weight, float* v_x, double* loss);
+
+// One Adam step (Kingma & Ba 2015) in place over count numbers; step counts from 1.
+SPLAT_API int splat_cpu_adam(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, int64_t count, double lr,
+                             double beta1, double beta2, double eps, int64_t step);
+
+// out [count] = 2^x, the exponential of the blend loop (for the test of its error).
+SPLAT_API void splat_cpu_exp2(const float* x, float* out, int64_t count);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,50 @@
+// One Gaussian at one pixel: alpha and its part in front-to-back blending (Kerbl et al. 2023, eq. 2-3).
+//
+// F is float, double, or a SIMD vector of floats with the functions of cpu/simd.h found by name look-up: fma(a, b, c) =
+// a*b + c. The exponent is kept in base 2, log2(alpha) = log2(opacity) - log2(e) * sigma, so that a record needs no
+// further multiplication and the alpha test can come before the exponential.
+#pragma once
+
+#include "base.h"
+
+namespace splat {
+inline namespace SPLAT_LEVEL {
+
+constexpr double kLog2e = 1.4426950408889634;
+constexpr double kLn2 = 0.6931471805599453;
+constexpr double kLog2AlphaMin = -7.994353436858858;  // log2(1 / 255)
+
+SPLAT_HD double fma(double a, double b, double c) { return a * b + c; }
+
+// log2 of the unclamped alpha at the offset (dx, dy) = pixel - mean; qa = -log2(e) a / 2, qb = -log2(e) b,
+// qc = -log2(e) c / 2 of the conic (a, b, c); row = qb * dy and base = qc * dy^2 + log2(opacity) are constant along a row.
+template <class F>
+SPLAT_HD F log2_alpha(F dx, F qa, F row, F base) {
+    return fma(dx, fma(qa, dx, row), base);
+}
+
+// Gradients of what one pixel sees of one Gaussian, given the pixel's running state in the backward walk (back to front).
+//   T        transmittance in front of the Gaussian
+//   v_blend  dL/d(weight) = colour . v_rgb (+ depth * v_depth)
+//   behind   sum over everything behind of weight_j * v_blend_j, plus T_end * v_T_end
+// Returns dL/d(alpha): T * v_blend - behind / (1 - alpha).
+template <class F>
+SPLAT_HD F blend_vjp(F T, F v_blend, F behind, F inverse_one_minus_alpha) {
+    return T * v_blend - behind * inverse_one_minus_alpha;
+}
+
+// Sums over pixels of s = alpha * dL/d(alpha) with powers of the offset, from which all screen gradients of a Gaussian follow:
+//   moments = {sum s, sum s dx, sum s dy, sum s dx^2, sum s dx dy, sum s dy^2}
+// sigma = a dx^2/2 + b dx dy + c dy^2/2 and d(alpha) = -alpha d(sigma), d(dx) = -d(mean).
+template <class T>
+SPLAT_HD void moments_to_screen(const T* moments, const T* conic, T opacity, T* v_mean2d, T* v_conic, T* v_opacity) {
+    v_mean2d[0] = conic[0] * moments[1] + conic[1] * moments[2];
+    v_mean2d[1] = conic[1] * moments[1] + conic[2] * moments[2];
+    v_conic[0] = T(-0.5) * moments[3];
+    v_conic[1] = -moments[4];
+    v_conic[2] = T(-0.5) * moments[5];
+    *v_opacity = moments[0] / opacity;
+}
+
+}  // namespace SPLAT_LEVEL
+}  // namespace splat

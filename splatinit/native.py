@@ -1,0 +1,306 @@
+"""The native library splat_cpu, loaded with ctypes: plain functions over torch tensors, checked before every call.
+
+Nothing here knows about training or autograd: ``raster/native.py`` and ``losses.py`` build on it. The library is looked
+for in the installed package (``splatinit/_lib``) and compiled at installation, never at a call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import BackendError, ConfigError, NotBuilt, OutOfMemory, ShapeError
+
+if TYPE_CHECKING:
+    import torch
+
+LIBRARY_FOLDER = Path(__file__).parent / "_lib"
+OK, OUT_OF_MEMORY, BAD_ARGUMENT, TOO_MANY_PAIRS = 0, -1, -2, -3
+
+
+# The structs of cuda/include/splat/api.h, field by field.
+class GaussiansArg(Structure):
+    _fields_ = [
+        ("n", c_int64),
+        ("k", c_int32),
+        *((name, c_void_p) for name in ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")),
+    ]
+
+
+class ViewArg(Structure):
+    _fields_ = [
+        ("viewmat", c_float * 16),
+        *((name, c_float) for name in ("fx", "fy", "cx", "cy")),
+        *((name, c_int32) for name in ("width", "height", "sh_degree", "antialiased")),
+        ("eps2d", c_float),
+        ("background", c_float * 3),
+    ]
+
+
+class ImageArg(Structure):
+    """Also splat_image_cotangents: the same three pointers."""
+
+    _fields_ = [(name, c_void_p) for name in ("rgb", "alpha", "depth")]
+
+
+class AuxArg(Structure):
+    _fields_ = [(name, c_void_p) for name in ("means2d", "depths", "radii", "visible", "blend_weight")]
+
+
+class GradientsArg(Structure):
+    _fields_ = [
+        (name, c_void_p)
+        for name in (
+            "means",
+            "quats",
+            "log_scales",
+            "logit_opacities",
+            "sh0",
+            "shN",
+            "viewmat",
+            "background",
+            "means2d",
+            "means2d_abs",
+        )
+    ]
+
+
+class FrameInfo(Structure):
+    """What a forward pass met: visible Gaussians with at least one tile, (tile, Gaussian) pairs, bytes of its buffers."""
+
+    _fields_ = [("n_visible", c_int64), ("n_pairs", c_int64), ("bytes", c_int64)]
+
+
+def library_path(name: str) -> Path:
+    """Where the library called ``name`` ("splat_cpu") is installed; the file need not exist."""
+    suffix = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+    return LIBRARY_FOLDER / f"{'' if sys.platform == 'win32' else 'lib'}{name}{suffix}"
+
+
+def available() -> bool:
+    """True where splat_cpu was built and can be loaded."""
+    try:
+        library()
+    except NotBuilt:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL:
+    """splat_cpu with typed functions. Raises NotBuilt when it is not in this installation."""
+    path = library_path("splat_cpu")
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NotBuilt(
+            f"The native CPU engine could not be loaded: {error}.",
+            hint=f"It is built when splatinit is installed (pip install .); expected at {path}.",
+            path=path,
+        ) from error
+    signatures = {
+        "splat_cpu_version": (c_char_p, []),
+        "splat_cpu_simd": (c_char_p, []),
+        "splat_cpu_set_simd": (c_int, [c_char_p]),
+        "splat_cpu_threads": (c_int, []),
+        "splat_cpu_set_threads": (None, [c_int]),
+        "splat_cpu_workspace_create": (c_void_p, []),
+        "splat_cpu_workspace_destroy": (None, [c_void_p]),
+        "splat_cpu_forward": (
+            c_int,
+            [c_void_p, *map(POINTER, (GaussiansArg, ViewArg, ImageArg, AuxArg, FrameInfo))],
+        ),
+        "splat_cpu_backward": (c_int, [c_void_p, *map(POINTER, (GaussiansArg, ViewArg, ImageArg, GradientsArg))]),
+        "splat_cpu_timings": (None, [c_void_p, POINTER(c_double)]),
+        "splat_cpu_l1_ssim": (
+            c_int,
+            [c_void_p, c_void_p, c_void_p, c_int, c_int, c_float, c_void_p, POINTER(c_double)],
+        ),
+        "splat_cpu_adam": (c_int, [c_void_p] * 4 + [c_int64] + [c_double] * 4 + [c_int64]),
+        "splat_cpu_exp2": (None, [c_void_p, c_void_p, c_int64]),
+    }
+    for name, (restype, argtypes) in signatures.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = restype, argtypes
+    if os.environ.get("SPLATINIT_THREADS"):
+        lib.splat_cpu_set_threads(_positive_int("SPLATINIT_THREADS"))
+    level = os.environ.get("SPLATINIT_SIMD")
+    if level and lib.splat_cpu_set_simd(level.encode()) != OK:
+        raise ConfigError(
+            f"SPLATINIT_SIMD is '{level}', which is unknown or cannot run on this processor.",
+            hint="Use generic, avx2 or avx512, or unset it.",
+        )
+    return lib
+
+
+def _positive_int(variable: str) -> int:
+    value = os.environ[variable]
+    if not value.isdigit() or int(value) < 1:
+        raise ConfigError(f"{variable} is '{value}'; expected a positive whole number.")
+    return int(value)
+
+
+def build_info() -> dict[str, object]:
+    """Facts for ``splatinit doctor``: version, simd, threads, cuda. Raises NotBuilt without the library."""
+    lib = library()
+    return {
+        "version": lib.splat_cpu_version().decode(),
+        "simd": lib.splat_cpu_simd().decode(),
+        "threads": lib.splat_cpu_threads(),
+        "cuda": library_path("splat_cuda").exists(),
+    }
+
+
+def set_threads(threads: int) -> None:
+    """Number of threads of the native engine; its results do not depend on it."""
+    library().splat_cpu_set_threads(threads)
+
+
+def set_simd(level: str) -> None:
+    """Force an instruction set ("generic", "avx2", "avx512"). Raises ConfigError if it cannot run here."""
+    if library().splat_cpu_set_simd(level.encode()) != OK:
+        raise ConfigError(f"The instruction set '{level}' is unknown or cannot run on this processor.")
+
+
+def check_code(code: int, what: str) -> None:
+    """Turn a return code of the library into the error it stands for."""
+    if code == OK:
+        return
+    if code == OUT_OF_MEMORY:
+        raise OutOfMemory(
+            f"{what}: out of memory.", hint="Use fewer Gaussians (densify.max_count) or a smaller --max-size."
+        )
+    if code == TOO_MANY_PAIRS:
+        raise OutOfMemory(
+            f"{what}: more than 2³¹ (tile, Gaussian) pairs: the Gaussians cover far too much of the image.",
+            hint="Start with smaller Gaussians, fewer of them, or a smaller --max-size.",
+        )
+    raise BackendError(f"{what}: the native engine refused its arguments (code {code}).")
+
+
+def pointer(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> int:
+    """Address of a contiguous float32 CPU tensor of exactly ``shape``. Raises ShapeError otherwise."""
+    import torch
+
+    if (
+        tensor.dtype != torch.float32
+        or tensor.device.type != "cpu"
+        or tuple(tensor.shape) != shape
+        or not tensor.is_contiguous()
+    ):
+        layout = "" if tensor.is_contiguous() else ", not contiguous"
+        raise ShapeError(
+            f"{name} must be {list(shape)} float32 on cpu, contiguous; got {list(tensor.shape)} "
+            f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}{layout}."
+        )
+    return tensor.data_ptr()
+
+
+class Workspace:
+    """Buffers of one forward/backward pair. Taken from a pool, and back in it when no longer referenced."""
+
+    _pool: list[int] = []
+    _POOL_SIZE = 2  # one for training, one for renders in between; more would only hold memory
+
+    def __init__(self) -> None:
+        self._destroy = library().splat_cpu_workspace_destroy
+        self.handle = self._pool.pop() if self._pool else library().splat_cpu_workspace_create()
+        if not self.handle:
+            raise OutOfMemory("The native engine could not allocate its workspace.")
+
+    def __del__(self) -> None:
+        handle = getattr(self, "handle", None)
+        if not handle:
+            return
+        if len(self._pool) < self._POOL_SIZE:
+            self._pool.append(handle)
+        else:
+            self._destroy(handle)
+
+    def timings(self) -> dict[str, float]:
+        """Seconds of the stages of the last passes."""
+        seconds = (c_double * 5)()
+        library().splat_cpu_timings(self.handle, seconds)
+        return dict(zip(("project", "sort_and_bin", "blend", "blend_vjp", "project_vjp"), seconds, strict=True))
+
+
+def l1_dssim(rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1 − w) mean|rgb − target| + w (1 − mean SSIM), w = ssim_weight, and its gradient w.r.t. rgb, in one call.
+
+    Args:
+        rgb, target: [h, w, 3] float32 in [0, 1].
+    Returns:
+        loss [] float32, v_rgb [h, w, 3].
+    Source: Kerbl et al. 2023 eq. 7; SSIM of Wang et al. 2004 with an 11×11 Gaussian window, σ 1.5, zero padding.
+    """
+    import torch
+
+    height, width = rgb.shape[:2]
+    shape = (height, width, 3)
+    v_rgb = torch.empty(shape)
+    loss = (c_double * 3)()
+    workspace = Workspace()
+    code = library().splat_cpu_l1_ssim(
+        workspace.handle,
+        pointer("rgb", rgb, shape),
+        pointer("target", target, shape),
+        width,
+        height,
+        ssim_weight,
+        v_rgb.data_ptr(),
+        loss,
+    )
+    check_code(code, "loss")
+    return torch.tensor(loss[0], dtype=torch.float32), v_rgb
+
+
+def adam_step_(
+    param: torch.Tensor,
+    grad: torch.Tensor,
+    exp_avg: torch.Tensor,
+    exp_avg_sq: torch.Tensor,
+    *,
+    lr: float,
+    step: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-15,
+) -> None:
+    """One Adam step in place on a tensor of any shape; ``step`` counts from 1. Source: Kingma & Ba 2015, algorithm 1."""
+    shape = tuple(param.shape)
+    code = library().splat_cpu_adam(
+        pointer("param", param, shape),
+        pointer("grad", grad, shape),
+        pointer("exp_avg", exp_avg, shape),
+        pointer("exp_avg_sq", exp_avg_sq, shape),
+        param.numel(),
+        lr,
+        beta1,
+        beta2,
+        eps,
+        step,
+    )
+    check_code(code, "Adam")
+
+
+def forward(
+    workspace: Workspace, gaussians: GaussiansArg, view: ViewArg, image: ImageArg, aux: AuxArg, info: FrameInfo
+) -> None:
+    code = library().splat_cpu_forward(
+        workspace.handle, byref(gaussians), byref(view), byref(image), byref(aux), byref(info)
+    )
+    check_code(code, "render")
+
+
+def backward(
+    workspace: Workspace, gaussians: GaussiansArg, view: ViewArg, v_image: ImageArg, gradients: GradientsArg
+) -> None:
+    code = library().splat_cpu_backward(
+        workspace.handle, byref(gaussians), byref(view), byref(v_image), byref(gradients)
+    )
+    check_code(code, "backward of render")
