@@ -120,7 +120,7 @@ class ColmapModel:
 
 
 def model_suffix(folder: Path) -> str | None:
-    """Say ".bin" or ".txt" when ``folder`` holds a model of that kind (cameras and images), else None."""
+    """The kind of model (cameras and images) that ``folder`` holds: ".bin" or ".txt", or None."""
     for suffix in (".bin", ".txt"):
         if all((folder / f"{part}{suffix}").is_file() for part in _PARTS[:2]):
             return suffix
