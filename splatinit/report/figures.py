@@ -40,8 +40,8 @@ class SheetRow:
     pictures: tuple[np.ndarray, ...]
 
 
-def contact_sheet(rows: Sequence[SheetRow], headings: Sequence[str], caption: str, width: int = 320) -> np.ndarray:
-    """Rows of pictures beside each other under their headings, each scaled down to at most ``width`` px.
+def contact_sheet(rows: Sequence[SheetRow], headings: Sequence[str], caption: str, side: int = 320) -> np.ndarray:
+    """Rows of pictures beside each other under their headings, each scaled down to at most ``side`` px on both sides.
 
     Args:
         rows: at least one; each has as many pictures as there are headings.
@@ -50,9 +50,11 @@ def contact_sheet(rows: Sequence[SheetRow], headings: Sequence[str], caption: st
     Returns:
         [h, w, 3] uint8 on white.
     """
-    columns = [min(width, max(row.pictures[i].shape[1] for row in rows)) for i in range(len(headings))]
-    total = sum(columns) + _GAP * (len(columns) + 1)
-    total = max(total, 240)
+    small = [[_shrunk(picture, side) for picture in row.pictures] for row in rows]
+    columns = [max(pictures[i].shape[1] for pictures in small) for i in range(len(headings))]
+    # Rows of thumbnails still need room for their lines of numbers.
+    lines = max(_text_width(text) for text in (caption, *(row.detail for row in rows)))
+    total = max(sum(columns) + _GAP * (len(columns) + 1), lines + 2 * _GAP)
     bands = [_text_band(total, [(_GAP, caption, _INK)])]
     lefts = [_GAP + sum(columns[:i]) + _GAP * i for i in range(len(columns))]
     bands.append(
@@ -64,8 +66,7 @@ def contact_sheet(rows: Sequence[SheetRow], headings: Sequence[str], caption: st
             ],
         )
     )
-    for row in rows:
-        pictures = [_shrunk(picture, columns[i]) for i, picture in enumerate(row.pictures)]
+    for row, pictures in zip(rows, small, strict=True):
         band = np.full((max(len(picture) for picture in pictures) + _GAP // 2, total, 3), _PAPER, dtype=np.uint8)
         for left, picture in zip(lefts, pictures, strict=True):
             band[: picture.shape[0], left : left + picture.shape[1]] = picture
@@ -76,11 +77,13 @@ def contact_sheet(rows: Sequence[SheetRow], headings: Sequence[str], caption: st
     return np.concatenate(bands)
 
 
-def _shrunk(picture: np.ndarray, width: int) -> np.ndarray:
-    height, full = picture.shape[:2]
-    if full <= width:
+def _shrunk(picture: np.ndarray, side: int) -> np.ndarray:
+    height, width = picture.shape[:2]
+    factor = min(1.0, side / max(height, width))
+    if factor == 1.0:
         return picture
-    return cv2.resize(picture, (width, max(1, round(height * width / full))), interpolation=cv2.INTER_AREA)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def _text_width(text: str) -> int:

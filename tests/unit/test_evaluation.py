@@ -207,13 +207,13 @@ def test_an_error_map_is_black_where_equal_and_bright_from_a_fifth_on() -> None:
 
 def test_a_contact_sheet_shows_its_pictures() -> None:
     red, blue = (np.full((50, 100, 3), color, dtype=np.uint8) for color in ((255, 0, 0), (0, 0, 255)))
-    wide = np.full((50, 1000, 3), (0, 255, 0), dtype=np.uint8)
+    wide, tall = (np.full(shape, (0, 255, 0), dtype=np.uint8) for shape in ((50, 1000, 3), (640, 200, 3)))
     sheet = contact_sheet(
-        [SheetRow("one", "1 dB", (red, blue, wide)), SheetRow("a/very/long/" * 30, "2 dB", (blue, red, wide))],
+        [SheetRow("one", "1 dB", (red, blue, wide)), SheetRow("a/very/long/" * 30, "2 dB", (blue, red, tall))],
         ("photo", "render", "wide"),
         "caption",
     )
     assert sheet.dtype == np.uint8
     assert_matches("width", sheet.shape[1], 100 + 100 + 320 + 4 * 8, 0)
-    for color, pixels in (((255, 0, 0), 2 * 50 * 100), ((0, 0, 255), 2 * 50 * 100), ((0, 255, 0), 2 * 16 * 320)):
+    for color, pixels in (((255, 0, 0), 2 * 50 * 100), ((0, 0, 255), 2 * 50 * 100), ((0, 255, 0), 16 * 320 + 320 * 100)):
         assert (sheet == color).all(axis=2).sum() == pixels
