@@ -43,6 +43,14 @@ INITIALIZERS.register(
         source="Kerbl et al. 2023; volumes as compared in arXiv:2404.12547 and arXiv:2404.09591",
     )
 )
+INITIALIZERS.register(
+    InitializerSpec(
+        name="file",
+        impl="splatinit.initializers.file:File",
+        config="splatinit.initializers.file:FileConfig",
+        summary="points that you bring: a .ply or a COLMAP model (laser scan, dense stereo, another tool)",
+    )
+)
 
 
 def needs_points(name: str, config: Any = None) -> bool:

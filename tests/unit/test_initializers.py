@@ -9,8 +9,10 @@ import pytest
 
 from splatinit.errors import BadPoints, ConfigError, SceneError
 from splatinit.initializers import INITIALIZERS, make_initializer, needs_points
+from splatinit.initializers.file import File, FileConfig
 from splatinit.initializers.random import Random, RandomConfig
 from splatinit.initializers.sfm import Sfm
+from splatinit.io.pointcloud import write_ply_points
 from splatinit.progress import Silent
 from splatinit.types import Camera, PointCloud, Scene, View
 
@@ -131,11 +133,25 @@ def test_who_needs_points():
     assert not needs_points("random", RandomConfig(volume="cameras"))
 
 
-def test_every_registered_initializer_can_be_built_and_run():
+def test_every_registered_initializer_can_be_built_and_run(tmp_path):
+    write_ply_points(tmp_path / "points.ply", POINTS)
+    needed = {"file": FileConfig(path=tmp_path / "points.ply")}
     for spec in INITIALIZERS:
-        start = make_initializer(spec.name).initialize(scene(CENTERS, POINTS), seed=1, progress=Silent())
+        initializer = make_initializer(spec.name, needed.get(spec.name))
+        start = initializer.initialize(scene(CENTERS, POINTS), seed=1, progress=Silent())
         start.points.check(spec.name)
         assert start.recipe["initializer"] == spec.name
     with pytest.raises(ConfigError, match="Unknown initializer 'randon'") as error:
         make_initializer("randon")
     assert "Did you mean 'random'" in str(error.value)
+
+
+def test_file_brings_the_points_unchanged_and_says_what_is_wrong(tmp_path):
+    path = tmp_path / "scan.ply"
+    write_ply_points(path, POINTS)
+    start = File(FileConfig(path=path)).initialize(scene(CENTERS), seed=0, progress=Silent())
+    np.testing.assert_array_equal(start.points.xyz, POINTS.xyz)
+    with pytest.raises(ConfigError, match="needs the file"):
+        File().initialize(scene(CENTERS), seed=0, progress=Silent())
+    with pytest.raises(BadPoints, match="does not exist"):
+        File(FileConfig(path=tmp_path / "other.ply")).initialize(scene(CENTERS), seed=0, progress=Silent())

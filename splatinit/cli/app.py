@@ -1,0 +1,617 @@
+"""The commands. Each turns what was typed into a config, calls the pipeline, and shows what came out.
+
+Nothing here imports torch before a command needs it, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from .. import __version__
+from ..errors import ConfigError, SplatinitError
+from .console import Stopped, make_console, watched
+
+if TYPE_CHECKING:
+    from ..config import RunConfig
+    from ..pipeline import RunResult
+    from ..types import Gaussians, Scene
+
+OVERVIEW = f"""
+[bold]splatinit[/] {__version__}: photos in, Gaussian splat out, from any starting point cloud.
+
+The line: folder → [b]read[/] → [b]pose[/] → [b]init[/] → seed → [b]train[/] → [b]eval[/]. Everything after the start
+is the same for every initializer, so that scores compare where the Gaussians began.
+
+[bold]Examples[/]
+
+  splatinit demo                         [dim]the line on a scene drawn by splatinit[/]
+  splatinit run photos/                  [dim]SfM, training, scores: runs/photos-sfm[/]
+  splatinit run scene/ -i random         [dim]another start[/]
+  splatinit run scene/ -c quick seed=1   [dim]a preset, and any setting as key=value[/]
+  splatinit list                         [dim]all parts and presets; --settings: all keys[/]
+  splatinit doctor                       [dim]what works on this machine[/]
+"""
+
+
+def paragraphs(text: str) -> str:
+    """Help text with the lines of each paragraph joined, so that the terminal wraps them; indented ones stay."""
+    blocks = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(block if block.startswith("  ") else " ".join(block.split("\n")) for block in blocks)
+
+
+app = typer.Typer(
+    name="splatinit",
+    help=paragraphs(OVERVIEW),
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    # An error that is not the user's is a bug: a plain traceback is what a report needs.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# ------------------------------------------------------------------------------------------------- shared parameters
+SceneArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SCENE",
+        show_default=False,
+        help="Folder of photos (JPEG, PNG, TIFF, WebP), or a scene with poses: COLMAP model, nerfstudio or instant-ngp "
+        "transforms.json, Blender transforms_train.json. The format is detected.",
+    ),
+]
+SettingsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="Any setting, e.g. [cyan]init.count=50000 train.ssim_weight=0.1[/]. "
+        "[cyan]splatinit list --settings[/] shows them all.",
+    ),
+]
+InitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        "-i",
+        metavar="NAME",
+        show_default="sfm",
+        help="Where the Gaussians start: [cyan]sfm[/] (the points that structure from motion left), [cyan]random[/], … "
+        "Short for [cyan]init.name=NAME[/].",
+    ),
+]
+ConfigOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="PRESET",
+        show_default=False,
+        help="A preset by name ([cyan]splatinit list[/]) or a YAML file, such as another run's config.yaml. May be "
+        "repeated; later ones win, and KEY=VALUE wins over all.",
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        show_default="runs/<scene>-<init>",
+        help="Run folder. One that holds an unfinished run of the same settings is resumed; one of other settings is "
+        "refused, never mixed.",
+    ),
+]
+MaxSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-size", metavar="PX", show_default="1600", help="Reduce photos whose longer side is larger than this."
+    ),
+]
+DownscaleOption = Annotated[
+    float | None,
+    typer.Option(
+        "--downscale",
+        metavar="N",
+        show_default=False,
+        help="Reduce photos by this factor instead (a folder images_N is used where it exists).",
+    ),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        metavar="N",
+        show_default="7000",
+        help="Training steps. All schedules are fractions of them. 30 000 is the field's full length.",
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", show_default="0", help="Same seed, same splat.ply, bit for bit."),
+]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backend", metavar="NAME", show_default="cpu", help="Rasterizer: [cyan]cpu[/] (native), [cyan]reference[/] …"
+    ),
+]
+PairSceneArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="SCENE",
+        show_default=False,
+        help="The scene. Not needed for a run folder, which knows its own.",
+    ),
+]
+TargetArgument = Annotated[
+    Path, typer.Argument(metavar="RUN_OR_PLY", show_default=False, help="A run folder, or any 3DGS splat.ply.")
+]
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+def command(name: str, panel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function as the command ``name``, with its docstring as help and its errors told in words."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        return app.command(name, help=paragraphs(function.__doc__ or ""), rich_help_panel=panel)(guarded(function))
+
+    return register
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with what a user can cause told in words: exit 2, or 128 + the signal that stopped it."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except SplatinitError as error:
+            _fail(error.message, error.hint)
+        except Stopped as stopped:
+            make_console(stderr=True).print(f"Stopped by {stopped}. What was finished is kept.")
+            raise typer.Exit(128 + stopped.signum) from None
+        except OSError as error:
+            if error.errno not in _USER_ERRNOS:
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            _fail(f"{os.strerror(error.errno)}{place}.", "Nothing that was finished is lost.")
+
+    return wrapper
+
+
+_USER_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+def _fail(message: str, hint: str | None) -> None:
+    console = make_console(stderr=True)
+    console.print(f"[bold red]error[/] {escape(message)}", soft_wrap=True)
+    if hint:
+        console.print(f"      {escape(hint)}", soft_wrap=True)
+    raise typer.Exit(2)
+
+
+# --------------------------------------------------------------------------------------------------------- the line
+@command("run", "The line")
+def run(
+    scene: SceneArgument,
+    settings: SettingsArgument = None,
+    init: InitOption = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    max_size: MaxSizeOption = None,
+    downscale: DownscaleOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    backend: BackendOption = None,
+) -> None:
+    """The whole line: photos or a scene in; a trained splat, pictures and scores out.
+
+    Photos without poses go through COLMAP first. A run that was killed goes on where its last checkpoint was, to the
+    same result, when the same command is given again.
+
+    [bold]Examples[/]
+
+      splatinit run photos/ --max-size 800
+      splatinit run scene/ --init random init.count=50000 init.volume=cameras
+      splatinit run scene/ -c quick -o runs/try1 train.random_background=false
+
+    Leaves in the run folder: splat.ply (for any 3DGS viewer), eval/ (metrics.json, renders, error maps),
+    init/points.ply, scene/sparse/0 (COLMAP), train.jsonl, env.json and config.yaml (every setting, itself usable as
+    --config).
+    """
+    options = _options(init, max_size, downscale, steps, seed, backend)
+    _run_and_show(scene, out, _config(config, options, settings))
+
+
+@command("init", "The line")
+def init(
+    scene: SceneArgument,
+    settings: SettingsArgument = None,
+    init: InitOption = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    max_size: MaxSizeOption = None,
+    downscale: DownscaleOption = None,
+    seed: SeedOption = None,
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images", help="Also write the photos, undistorted and at the working size: a complete COLMAP dataset."
+        ),
+    ] = False,
+) -> None:
+    """Only the start: an initial point cloud, for our trainer or any other.
+
+    Writes DIR/init/points.ply (x y z, normals, red green blue) and DIR/init/sparse/0, a COLMAP model whose points3D
+    are that cloud, with points3D.ply beside it as 3DGS's own trainer reads it. The cameras are pinholes at the
+    working size.
+
+    [bold]Examples[/]
+
+      splatinit init photos/ --images -o out                 [dim]then, elsewhere: train.py -s out/init[/]
+      splatinit init scene/ --init random init.count=10000
+      splatinit train scene/ out/init/points.ply             [dim]ours[/]
+    """
+    from .. import pipeline
+    from .tables import show_start
+
+    chosen = _config(config, _options(init, max_size, downscale, None, seed, None), settings)
+    result, _ = watched(
+        make_console(stderr=True),
+        lambda progress, stop: pipeline.start(scene, out, config=chosen, with_images=images, progress=progress),
+    )
+    show_start(make_console(), result, with_images=images)
+
+
+@command("train", "The line")
+def train(
+    scene: SceneArgument,
+    start: Annotated[
+        Path,
+        typer.Argument(
+            metavar="START",
+            show_default=False,
+            help="The points to start from: a .ply with x y z (red green blue), a COLMAP model folder, or a run folder "
+            "(its init/points.ply).",
+        ),
+    ],
+    settings: SettingsArgument = None,
+    config: ConfigOption = None,
+    out: OutOption = None,
+    max_size: MaxSizeOption = None,
+    downscale: DownscaleOption = None,
+    steps: StepsOption = None,
+    seed: SeedOption = None,
+    backend: BackendOption = None,
+) -> None:
+    """Train from points that you bring (laser scan, dense stereo, another tool, `splatinit init`) and score them.
+
+    The points must be in the coordinates of the scene's cameras. The same as
+    [cyan]splatinit run SCENE --init file init.path=START[/].
+
+    [bold]Examples[/]
+
+      splatinit train scene/ scan.ply --steps 3000
+      splatinit train scene/ runs/scene-random -o runs/again
+    """
+    points = start_file(start)
+    options = [*_options("file", max_size, downscale, steps, seed, backend), f"init.path={points.resolve()}"]
+    stem = start.resolve().stem if start.is_file() and start.stem != "points" else _run_name(points)
+    _run_and_show(scene, out or Path("runs") / f"{scene.resolve().name}-{stem}", _config(config, options, settings))
+
+
+@command("eval", "The line")
+def evaluate(
+    target: TargetArgument,
+    scene: PairSceneArgument = None,
+    settings: SettingsArgument = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="Where metrics.json, renders, error maps and the contact sheet go. A run folder's own eval/ by "
+            "default; for a .ply nothing is written.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    max_size: MaxSizeOption = None,
+    downscale: DownscaleOption = None,
+    backend: BackendOption = None,
+) -> None:
+    """Score a splat on the test views of a scene: PSNR, SSIM, LPIPS, per image and mean.
+
+    The split and the size belong to the scene: every 8th photo, or what its files say.
+
+    [bold]Examples[/]
+
+      splatinit eval runs/fox-sfm
+      splatinit eval other_tool.ply scene/ --max-size 800 -o scores/
+    """
+    from .. import pipeline
+    from .tables import show_scores
+
+    scene, settings = _scene_or_setting(scene, settings)
+    typed = [*_options(None, max_size, downscale, None, None, backend), *(settings or [])]
+    is_run = target.is_dir()
+    if is_run and out is None:
+        if typed or config or scene:
+            raise ConfigError(
+                f"{target} has its own scores; other settings or another scene would mix with them.",
+                hint="Give --out DIR for these.",
+            )
+        out = target / "eval"
+    chosen = _saved_or_new_config(target, config, typed)
+
+    def work(progress: Any, stop: Any) -> Any:
+        gaussians = _load_gaussians(target)
+        ruler = _load_scene(target, scene, chosen, progress)
+        return pipeline.evaluate(ruler, gaussians, chosen.eval, raster=chosen.raster, out_dir=out, progress=progress)
+
+    report, _ = watched(make_console(stderr=True), work)
+    show_scores(make_console(), report, out)
+
+
+@command("render", "The line")
+def render(
+    target: TargetArgument,
+    scene: PairSceneArgument = None,
+    path: Annotated[
+        str,
+        typer.Option(
+            "--path",
+            "-p",
+            metavar="PATH",
+            help="Where the camera goes: [cyan]through[/] (smoothly through the scene's cameras), [cyan]orbit[/] (once "
+            "around what they look at), [cyan]test[/], [cyan]train[/] or [cyan]all[/] (those views), one view's name, "
+            "or a JSON file (ours or nerfstudio's camera_path).",
+        ),
+    ] = "through",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE_OR_DIR",
+            show_default="render-<path>.mp4, or a folder for views",
+            help="A video if it ends in .mp4, else a folder of PNG files.",
+        ),
+    ] = None,
+    frames: Annotated[int, typer.Option("--frames", metavar="N", help="Length of through and orbit.", min=1)] = 150,
+    fps: Annotated[int, typer.Option("--fps", metavar="N", help="Frames a second of the video.", min=1)] = 30,
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            "--max-size",
+            metavar="PX",
+            show_default="as the cameras",
+            help="Longer side of the images; larger than the cameras' size is fine.",
+            min=1,
+        ),
+    ] = None,
+    backend: BackendOption = None,
+) -> None:
+    """Draw a splat along a camera path or from given views, to MP4 or PNG.
+
+    A run folder knows its scene. A .ply alone can be orbited, or follow a JSON file of cameras.
+
+    [bold]Examples[/]
+
+      splatinit render runs/fox-sfm                              [dim]a flight through its cameras[/]
+      splatinit render runs/fox-sfm -p test -o renders/          [dim]the test views as PNG[/]
+      splatinit render any.ply -p orbit --frames 240 -o turn.mp4 [dim]a turn around a splat without its scene[/]
+    """
+    from .rendering import render_to_files
+    from .tables import show_files
+
+    chosen = _saved_or_new_config(target, None, _options(None, None, None, None, None, backend))
+
+    def work(progress: Any, stop: Any) -> Any:
+        gaussians = _load_gaussians(target)
+        posed = _load_scene(target, scene, chosen, progress) if target.is_dir() or scene is not None else None
+        return render_to_files(
+            gaussians,
+            posed,
+            path=path,
+            out=out,
+            frames=frames,
+            fps=fps,
+            max_size=max_size,
+            raster=chosen.raster,
+            progress=progress,
+        )
+
+    written, _ = watched(make_console(stderr=True), work)
+    show_files(make_console(), written)
+
+
+# ------------------------------------------------------------------------------------------------------------ knowing
+@command("list", "Knowing")
+def list_parts(
+    part: Annotated[
+        str | None,
+        typer.Argument(metavar="PART", show_default=False, help="One part or section, with its settings explained."),
+    ] = None,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Every key of every part, with its default and its meaning.")
+    ] = False,
+) -> None:
+    """Every replaceable part with its source, state and needs, and the presets.
+
+    Parts are chosen by name; a preset is a file of settings. Both are found by themselves when they are added.
+
+    [bold]Examples[/]
+
+      splatinit list
+      splatinit list random          [dim]one part and its settings[/]
+      splatinit list train           [dim]one section[/]
+    """
+    from .listing import show_all_settings, show_part, show_parts
+
+    console = make_console()
+    if part is not None:
+        show_part(console, part)
+    elif settings:
+        show_all_settings(console)
+    else:
+        show_parts(console)
+
+
+@command("doctor", "Knowing")
+def doctor() -> None:
+    """What works on this machine: engines, threads, SIMD, memory, packages, LPIPS weights."""
+    from ..doctor import examine
+    from .tables import show_findings
+
+    show_findings(make_console(), examine())
+
+
+# ----------------------------------------------------------------------------------------------------------- plumbing
+def _options(
+    init: str | None,
+    max_size: int | None,
+    downscale: float | None,
+    steps: int | None,
+    seed: int | None,
+    backend: str | None,
+) -> list[str]:
+    """The options that are short for settings, as key=value."""
+    named = {
+        "init.name": init,
+        "data.max_size": max_size,
+        "data.downscale": downscale,
+        "train.steps": steps,
+        "seed": seed,
+        "raster.backend": backend,
+    }
+    return [f"{key}={value}" for key, value in named.items() if value is not None]
+
+
+def _config(presets: Sequence[str] | None, options: Sequence[str], settings: Sequence[str] | None) -> RunConfig:
+    from ..config import build_config, load_preset, parse_overrides
+
+    layers = [load_preset(name) for name in presets or ()]
+    return build_config(*layers, parse_overrides([*options, *(settings or ())]))
+
+
+def _run_and_show(scene: Path, out: Path | None, config: RunConfig) -> None:
+    from .. import pipeline
+    from .tables import show_runs
+
+    result, signum = watched(
+        make_console(stderr=True),
+        lambda progress, stop: pipeline.run(scene, out, config=config, progress=progress, stop=stop),
+    )
+    exit_if_stopped(result, signum)
+    show_runs(make_console(), [result])
+
+
+def exit_if_stopped(result: RunResult, signum: int | None) -> None:
+    """Say how to go on, and exit as a process that was stopped by this signal does."""
+    if not result.interrupted:
+        return
+    make_console(stderr=True).print(
+        f"Stopped after step {result.steps_done} of {result.config.train.steps}; a checkpoint is in "
+        f"{escape(str(result.folder.checkpoints))}.\nThe same command goes on from there.",
+        soft_wrap=True,
+    )
+    raise typer.Exit(128 + (signum or signal.SIGINT))
+
+
+def start_file(start: Path) -> Path:
+    """The file or COLMAP folder of points that START of ``splatinit train`` means. Raises ConfigError."""
+    from ..io.colmap import model_suffix
+
+    files = (start, start / "init" / "points.ply", start / "points.ply")
+    folders = (start / "sparse" / "0", start)
+    for found in (*filter(Path.is_file, files), *filter(model_suffix, folders)):
+        return found
+    raise ConfigError(
+        f"{start}: no points to start from; expected a .ply, a run folder, or a COLMAP model with points3D.",
+        hint="`splatinit init SCENE` makes some.",
+        path=start,
+    )
+
+
+def _run_name(points: Path) -> str:
+    """A name for the run that starts from ``points``, where the file's own name says nothing."""
+    folder = points.resolve().parent
+    return folder.parent.name if folder.name in ("init", "sparse") else folder.name
+
+
+def _scene_or_setting(scene: Path | None, settings: list[str] | None) -> tuple[Path | None, list[str] | None]:
+    """A run folder needs no SCENE, so its place may be taken by the first KEY=VALUE."""
+    if scene is not None and "=" in str(scene) and not scene.exists():
+        return None, [str(scene), *(settings or [])]
+    return scene, settings
+
+
+def _saved_or_new_config(target: Path, presets: Sequence[str] | None, typed: Sequence[str]) -> RunConfig:
+    """The config of a run folder, or the defaults for a .ply, under what was typed."""
+    from ..config import Layer, build_config, load_preset, parse_overrides, read_yaml
+    from ..io.runs import find_run
+
+    layers = []
+    if target.is_dir():
+        file = find_run(target).config
+        layers.append(Layer(str(file), read_yaml(file)))
+    layers += [load_preset(name) for name in presets or ()]
+    return build_config(*layers, parse_overrides(typed))
+
+
+def _load_gaussians(target: Path) -> Gaussians:
+    from ..io.runs import find_run
+    from ..io.splat import read_splat_ply
+
+    file = find_run(target).splat if target.is_dir() else target
+    if not file.is_file():
+        hint = "The run is not finished: give its `splatinit run` command again." if target.is_dir() else None
+        raise ConfigError(f"{file} does not exist.", hint=hint, path=file)
+    return read_splat_ply(file)
+
+
+def _load_scene(target: Path, scene: Path | None, config: RunConfig, progress: Any) -> Scene:
+    """The run's own scene, or ``scene`` where it is given."""
+    from .. import pipeline
+    from ..io.runs import find_run
+
+    if scene is None:
+        if not target.is_dir():
+            raise ConfigError(
+                f"{target} is a splat without its scene.", hint="Name the scene as well: splatinit eval SPLAT SCENE."
+            )
+        return pipeline.saved_scene(find_run(target), progress)
+    return pipeline.given_cameras(pipeline.read(scene, config.data), progress)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        make_console().print(f"splatinit {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Replaced by OVERVIEW in the help; here for --version."""
+
+
+def main() -> None:
+    """Entry point of the ``splatinit`` command."""
+    app()

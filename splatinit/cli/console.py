@@ -1,0 +1,139 @@
+"""What the terminal shows while the line runs, and what a signal does to it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+# Where nobody watches (a log file, CI), one line of a long stage is enough every so many seconds.
+QUIET_SECONDS = 20.0
+PIPE_WIDTH = 120  # columns of tables that do not go to a terminal
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that does not squeeze tables into 80 columns when its output is a file or a pipe."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+
+
+class ConsoleProgress:
+    """The Progress of the command line: a live bar on a terminal, plain lines elsewhere.
+
+    Stages may follow each other without ``finish``; the last one wins. Use it as a context manager, so that the
+    terminal is as it was after an error.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.stage: str | None = None
+        self._total: int | None = None
+        self._began = self._told = time.perf_counter()
+        self._bars: Bars | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> ConsoleProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_bar()
+        self.stage = None
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        self._close_bar()
+        self.stage, self._total = stage, total
+        self._began = self._told = time.perf_counter()
+        if not self.console.is_terminal:
+            return
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.description:<6}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[info]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._task = self._bars.add_task(escape(stage), total=total, count="", info="")
+        self._bars.start()
+
+    def advance(self, done: int, **fields: float | int | str) -> None:
+        count = f"{done}/{self._total}" if self._total else str(done)
+        info = "  ".join(f"{name} {value}" for name, value in fields.items())
+        if self._bars is not None:
+            self._bars.update(self._task, completed=done, count=count, info=escape(info))
+        elif not self.console.is_terminal and time.perf_counter() - self._told > QUIET_SECONDS:
+            self._told = time.perf_counter()
+            self.console.print(f"  {self.stage} {count}  {info}", markup=False)
+
+    def finish(self, summary: str = "") -> None:
+        seconds = time.perf_counter() - self._began
+        stage = self.stage or ""
+        self._close_bar()
+        self.stage = None
+        self.console.print(f"[green]✓[/] [bold]{escape(stage):<6}[/] {escape(summary)} [dim]{seconds:.1f} s[/]")
+
+    def note(self, text: str) -> None:
+        self.console.print(f"  [yellow]note[/] {escape(text)}")
+
+    def _close_bar(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGINT or SIGTERM came where nothing has to be saved first: what was finished is on disk."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class Interrupts:
+    """Turns SIGINT and SIGTERM into a checkpoint during training and into :class:`Stopped` elsewhere.
+
+    Called, it says whether the training should stop. A second signal stops at once, without a checkpoint.
+    """
+
+    def __init__(self, progress: ConsoleProgress) -> None:
+        self.signum: int | None = None
+        self._progress = progress
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def __call__(self) -> bool:
+        return self.signum is not None
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._progress.stage != "train" or self.signum is not None:
+            raise Stopped(signum)
+        self.signum = signum
+        self._progress.note(f"{signal.Signals(signum).name}: writing a checkpoint, then stopping (again: at once)")
+
+
+def watched(console: Console, work: Callable[[ConsoleProgress, Interrupts], Any]) -> tuple[Any, int | None]:
+    """Run ``work`` with live progress and signals caught; returns its result, and the signal that stopped it."""
+    with ConsoleProgress(console) as progress, Interrupts(progress) as stop:
+        result = work(progress, stop)
+    return result, stop.signum

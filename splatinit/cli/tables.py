@@ -1,0 +1,126 @@
+"""The tables that commands end with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..doctor import BROKEN, MISSING, OK, Finding
+
+if TYPE_CHECKING:
+    from ..evaluation import EvalReport
+    from ..pipeline import RunResult
+
+STAGES = ("pose", "init", "train", "eval")
+
+
+def show_runs(console: Console, results: Sequence[RunResult]) -> None:
+    """One row per run: scores, numbers of Gaussians, seconds per stage; below it where the files are."""
+    nets = list(dict.fromkeys(net for result in results for net in result.report.lpips))
+    table = Table(title="Result", title_justify="left", title_style="bold", header_style="dim")
+    table.add_column("init", style="cyan")
+    for column in ("PSNR", "SSIM", *(f"LPIPS {net}" for net in nets), "points", "Gaussians", "steps"):
+        table.add_column(column, justify="right")
+    for stage in STAGES:
+        table.add_column(f"{stage} s", justify="right")
+    best = max((result.report.psnr or 0.0 for result in results), default=0.0) if len(results) > 1 else None
+    for result in results:
+        report = result.report
+        psnr = number(report.psnr, 2)
+        table.add_row(
+            escape(result.config.init.name),
+            f"[bold]{psnr}[/]" if report.psnr == best else psnr,
+            number(report.ssim, 4),
+            *(number(report.lpips.get(net), 4) for net in nets),
+            f"{len(result.start.points)}",
+            f"{len(result.gaussians)}",
+            f"{result.steps_done}",
+            *(number(result.seconds.get(stage), 1) for stage in STAGES),
+        )
+    console.print(table)
+    for text in dict.fromkeys(note for result in results for note in result.report.notes):
+        console.print(f"[yellow]note[/] {escape(text)}", soft_wrap=True)
+    for result in results:
+        if result.reused:
+            console.print(f"[dim]Re-used from an earlier run: {', '.join(result.reused)}.[/]", soft_wrap=True)
+        sheet = result.folder.eval / "contact_sheet.png"
+        files = {"splat": result.folder.splat, "scores": result.folder.eval / "metrics.json"}
+        show_places(console, files | ({"picture": sheet} if sheet.exists() else {}))
+
+
+def show_start(console: Console, result: RunResult, *, with_images: bool) -> None:
+    """What ``splatinit init`` wrote."""
+    console.print(f"{len(result.start.points)} points from [cyan]{escape(result.config.init.name)}[/]")
+    for text in result.start.notes:
+        console.print(f"  {escape(text)}", soft_wrap=True)
+    places = {"points": result.folder.points, "COLMAP": result.folder.start_model}
+    if with_images:
+        places["photos"] = result.folder.start_images
+    show_places(console, places)
+    if not with_images:
+        console.print("[dim]The photos stay where they are; --images adds them, undistorted, for other trainers.[/]")
+
+
+def show_scores(console: Console, report: EvalReport, out: Path | None) -> None:
+    """The scores of every test view, and their means."""
+    nets = list(report.lpips)
+    table = Table(title="Scores", title_justify="left", title_style="bold", header_style="dim", show_footer=True)
+    table.add_column("view", footer="mean")
+    footers = (number(report.psnr, 2), number(report.ssim, 4), *(number(report.lpips[net], 4) for net in nets))
+    for column, footer in zip(("PSNR", "SSIM", *(f"LPIPS {net}" for net in nets)), footers, strict=True):
+        table.add_column(column, justify="right", footer=f"[bold]{footer}[/]")
+    for image in report.images:
+        table.add_row(
+            escape(image.name),
+            number(image.psnr, 2),
+            number(image.ssim, 4),
+            *(number(image.lpips.get(net), 4) for net in nets),
+        )
+    console.print(table)
+    console.print(f"{report.gaussians} Gaussians, drawn by {report.backend}")
+    if out is not None:
+        show_places(console, {"scores": out / "metrics.json", "picture": out / "contact_sheet.png"})
+
+
+def show_files(console: Console, written: Sequence[Path]) -> None:
+    """One line for one file, the folder for many."""
+    if len(written) == 1:
+        show_places(console, {"wrote": written[0]})
+    else:
+        show_places(console, {"wrote": written[0].parent})
+        console.print(f"[dim]{len(written)} files[/]")
+
+
+def show_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """The doctor's table and verdict."""
+    marks = {OK: "[green]✓[/]", MISSING: "[yellow]–[/]", BROKEN: "[red]✗[/]"}
+    table = Table(header_style="dim", box=None)
+    for column in ("", "", "", "what", "what to do"):
+        table.add_column(column)
+    topic = ""
+    for finding in findings:
+        head = f"[bold]{finding.topic}[/]" if finding.topic != topic else ""
+        topic = finding.topic
+        table.add_row(head, marks[finding.state], *map(escape, (finding.name, finding.text, finding.advice)))
+    console.print(table)
+    broken = [finding.name for finding in findings if finding.state == BROKEN]
+    if broken:
+        console.print(f"[red]Not working: {escape(', '.join(broken))}.[/]")
+    else:
+        console.print("[green]Everything that is needed works.[/]")
+
+
+def show_places(console: Console, places: Mapping[str, Path]) -> None:
+    """Names and paths, unbroken, so that they can be copied."""
+    for name, path in places.items():
+        console.print(f"  {name:<8} {escape(str(path))}", soft_wrap=True)
+
+
+def number(value: float | None, digits: int) -> str:
+    """Fixed digits; a dash for what was not measured."""
+    return "–" if value is None else f"{value:.{digits}f}"

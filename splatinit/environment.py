@@ -1,0 +1,136 @@
+"""What this process runs on: versions, threads, memory. Recorded by every run, shown by ``splatinit doctor``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import ConfigError
+
+THREADS_VARIABLE = "SPLATINIT_THREADS"
+DEPENDENCIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pillow",
+    "opencv-python-headless",
+    "pycolmap",
+    "safetensors",
+    "pyyaml",
+    "rich",
+    "typer",
+)
+
+
+def version_of(distribution: str) -> str | None:
+    """Installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def wanted_threads() -> int | None:
+    """The number in SPLATINIT_THREADS, or None where it is not set. Raises ConfigError when it is not a number ≥ 1."""
+    text = os.environ.get(THREADS_VARIABLE, "").strip()
+    if not text:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(
+            f"{THREADS_VARIABLE} = '{text}'; expected a whole number of threads, at least 1.",
+            hint="Unset it to use every core.",
+        )
+    return int(text)
+
+
+def use_threads() -> None:
+    """Let torch, and the native engine that shares its OpenMP runtime, use SPLATINIT_THREADS threads.
+
+    It changes speed only: results are the same for any number of threads.
+    """
+    threads = wanted_threads()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def cores() -> int:
+    """Cores that this process may use (fewer than the machine has, in a container)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Model name of the processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def memory_mb() -> tuple[float, float] | None:
+    """(available, total) memory in MB, within the limit of the control group; None where it cannot be told."""
+    try:
+        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+        available = int(rows["MemAvailable"].split()[0]) / 1024
+        total = int(rows["MemTotal"].split()[0]) / 1024
+    except (OSError, KeyError, ValueError):
+        return None
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text()) / 2**20
+        used = int((group / "memory.current").read_text()) / 2**20
+    except (OSError, ValueError):
+        return available, total  # no limit
+    return min(available, max(limit - used, 0.0)), min(total, limit)
+
+
+def git_hash() -> str | None:
+    """Commit of the source tree that this package runs from (with ``-dirty``), or None for an installed one."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def native_info() -> dict[str, Any] | None:
+    """What the native library says of itself (simd, threads, cuda, version), or None where it is not built."""
+    from . import native
+
+    return dict(native.build_info()) if native.available() else None
+
+
+def session(seed: int, backend: str) -> dict[str, Any]:
+    """What env.json records about one process that worked on a run."""
+    import torch
+
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "splatinit": __version__,
+        "git": git_hash(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": {name: version_of(name) for name in DEPENDENCIES},
+        "device": "cpu",
+        "backend": backend,
+        "native": native_info(),
+        "processor": processor(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+    }

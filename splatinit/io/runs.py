@@ -1,0 +1,301 @@
+"""A run's folder: what lies where, whose it is, and what may be re-used.
+
+    runs/<name>/  config.yaml  env.json  stages.json
+                  scene/       what the poser left, with scene/sparse/0 (COLMAP model)
+                  init/        points.ply  depths/*.npz  stats.json   (sparse/0 when asked for: for other trainers)
+                  checkpoints/ step_*.safetensors     train.jsonl     splat.ply     eval/
+
+A folder belongs to one config and one input. Another config, or photos that changed, are refused with the key that
+differs, so that nothing is ever a mixture of two runs. Every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, FormatError
+from ..types import DepthPrior, ImageSet, Initialization
+from .atomic import atomic_path, write_json, write_text
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths inside one run's folder. Make it with :func:`open_run` or :func:`find_run`."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def env(self) -> Path:
+        return self.root / "env.json"
+
+    @property
+    def stages(self) -> Path:
+        return self.root / "stages.json"
+
+    @property
+    def scene(self) -> Path:
+        return self.root / "scene"
+
+    @property
+    def points(self) -> Path:
+        return self.root / "init" / "points.ply"
+
+    @property
+    def depths(self) -> Path:
+        return self.root / "init" / "depths"
+
+    @property
+    def start_stats(self) -> Path:
+        return self.root / "init" / "stats.json"
+
+    @property
+    def start_model(self) -> Path:
+        return self.root / "init" / "sparse" / "0"
+
+    @property
+    def start_images(self) -> Path:
+        return self.root / "init" / "images"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def train_log(self) -> Path:
+        return self.root / "train.jsonl"
+
+    @property
+    def splat(self) -> Path:
+        return self.root / "splat.ply"
+
+    @property
+    def eval(self) -> Path:
+        return self.root / "eval"
+
+    # ------------------------------------------------------------------------------------------------ what is done
+    def record(self) -> dict[str, dict[str, Any]]:
+        """Stage name → what was recorded when it was finished (at least ``seconds``)."""
+        return read_json(self.stages) if self.stages.exists() else {}
+
+    def finish_stage(self, stage: str, **facts: Any) -> None:
+        """Record that ``stage`` is done. Call it last: from then on its files are re-used."""
+        write_json(self.stages, self.record() | {stage: facts})
+
+    # --------------------------------------------------------------------------------------------------- the start
+    def write_start(self, start: Initialization) -> None:
+        """``init/``: the points, the depth priors, and how they were made (stats.json last: it says "complete")."""
+        from .pointcloud import write_ply_points
+
+        write_ply_points(self.points, start.points)
+        files = {}
+        for number, (view, prior) in enumerate(sorted(start.depth_priors.items())):
+            files[view] = f"{number:05d}.npz"
+            with atomic_path(self.depths / files[view]) as temporary:
+                np.savez_compressed(temporary, depth=prior.depth, confidence=prior.confidence)
+        stats = {
+            "points": len(start.points),
+            "seconds": dict(start.seconds),
+            "peak_memory_mb": start.peak_memory_mb,
+            "recipe": dict(start.recipe),
+            "notes": list(start.notes),
+            "depth_priors": files,
+        }
+        write_json(self.start_stats, stats)
+
+    def read_start(self) -> Initialization:
+        """What :meth:`write_start` wrote. Raises FormatError when a file of it is damaged."""
+        from .pointcloud import read_ply_points
+
+        stats = read_json(self.start_stats)
+        priors = {}
+        for view, name in stats["depth_priors"].items():
+            with np.load(self.depths / Path(name).name, allow_pickle=False) as file:
+                priors[view] = DepthPrior(view, file["depth"], file["confidence"])
+        return Initialization(
+            points=read_ply_points(self.points),
+            depth_priors=priors,
+            seconds=stats["seconds"],
+            peak_memory_mb=stats["peak_memory_mb"],
+            recipe=stats["recipe"],
+            notes=tuple(stats["notes"]),
+        )
+
+
+# --------------------------------------------------------------------------------------------------- opening a folder
+def open_run(root: Path, config: Mapping[str, Any], inputs: Mapping[str, Any], session: Mapping[str, Any]) -> RunFolder:
+    """The run folder at ``root``, new or one of the same config and inputs.
+
+    Args:
+        config: every key with its plain value (RunConfig.expand()).
+        inputs: name → fingerprint of what is read; ``scene`` is the path, kept for people and not compared.
+        session: versions and machine, appended to env.json.
+
+    Raises ConfigError, and writes nothing, when the folder belongs to another config or other inputs, or is not a
+    run folder and not empty.
+    """
+    import yaml
+
+    run = RunFolder(Path(root))
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    if run.config.exists():
+        refuse_other_config(run, yaml.safe_load(text))
+        env = read_json(run.env) if run.env.exists() else {"inputs": dict(inputs), "sessions": []}
+        _refuse_other_inputs(run, env["inputs"], inputs)
+        # The folder may have been moved together with its photos: the newest place is the true one.
+        write_json(run.env, {"inputs": dict(inputs), "sessions": [*env["sessions"], dict(session)]})
+        return run
+    if run.root.exists() and (not run.root.is_dir() or any(run.root.iterdir())):
+        raise ConfigError(
+            f"Output folder {run.root} exists, is not empty and is not a run of splatinit (it has no config.yaml).",
+            hint="Choose another --out.",
+            path=run.root,
+        )
+    write_json(run.env, {"inputs": dict(inputs), "sessions": [dict(session)]})
+    write_text(run.config, text)
+    return run
+
+
+def find_run(root: Path) -> RunFolder:
+    """The existing run folder at ``root``. Raises ConfigError where there is none."""
+    run = RunFolder(Path(root))
+    if not run.config.is_file():
+        raise ConfigError(
+            f"{root} is not a run folder: it has no config.yaml.",
+            hint="Make one with `splatinit run`, or give a splat.ply together with its scene.",
+            path=Path(root),
+        )
+    return run
+
+
+def refuse_other_config(run: RunFolder, config: Mapping[str, Any]) -> None:
+    """Raise ConfigError, naming each key that differs, unless the run was made with exactly ``config``."""
+    import yaml
+
+    try:
+        old = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        old = None
+    if not isinstance(old, dict):
+        raise FormatError(f"{run.config} is not a config that splatinit wrote.", hint="Choose another --out.")
+    changed = differences(old, config)
+    if changed:
+        shown = ", ".join(f"{key} was {_show(was)}, is now {_show(now)}" for key, was, now in changed[:8])
+        more = f", and {len(changed) - 8} more" if len(changed) > 8 else ""
+        raise ConfigError(
+            f"Output folder {run.root} belongs to another config: {shown}{more}.",
+            hint="Choose another --out, or give the same settings to go on with that run.",
+            changed=[key for key, _, _ in changed],
+            path=run.root,
+        )
+
+
+def _refuse_other_inputs(run: RunFolder, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    changed = [key for key in {**old, **new} if key != "scene" and old.get(key) != new.get(key)]
+    if changed:
+        raise ConfigError(
+            f"Output folder {run.root} was made from another input: {', '.join(changed)} changed "
+            f"(it read {old.get('scene')}, this run reads {new.get('scene')}).",
+            hint="Choose another --out.",
+            changed=changed,
+            path=run.root,
+        )
+
+
+def _show(value: Any) -> str:
+    return "unset" if value is None else str(value)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(dotted key, old value, new value) wherever two nested mappings differ; None for what one of them lacks."""
+    flat_old, flat_new = _dotted(old), _dotted(new)
+    keys = dict.fromkeys([*flat_new, *flat_old])
+    missing = object()
+    return [
+        (key, flat_old.get(key), flat_new.get(key))
+        for key in keys
+        if flat_old.get(key, missing) != flat_new.get(key, missing)
+    ]
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------- fingerprints
+def fingerprint_images(images: ImageSet) -> str:
+    """Short hash of what an ImageSet is: names, file sizes, working sizes, cameras, split. Not of its place."""
+    digest = hashlib.sha256()
+    for photo in images.photos:
+        width, height = images.sizes[photo.name]
+        digest.update(f"{photo.name}\0{photo.path.stat().st_size}\0{width}x{height}\n".encode())
+        camera = images.cameras.get(photo.name)
+        if camera is not None:
+            digest.update(camera.K.tobytes() + camera.cam_from_world.tobytes())
+    digest.update(repr(None if images.test_names is None else sorted(images.test_names)).encode())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_file(path: Path) -> str:
+    """Short hash of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+# ---------------------------------------------------------------------------------------------------------- small files
+def read_json(path: Path) -> Any:
+    """A JSON file of a run. Raises FormatError when it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} is not valid JSON: {error}.", hint="Delete it to compute it again.") from None
+
+
+class TrainLog:
+    """Appends one JSON object per call to train.jsonl.
+
+    A resumed training repeats the steps after its checkpoint: at the first row, older rows of that step or later are
+    dropped, so that the file reads as if nothing had happened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._started = False
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        if not self._started:
+            self._drop_from(row.get("step", 0))
+            self._started = True
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(clean) + "\n")
+
+    def _drop_from(self, step: int) -> None:
+        kept = []
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break  # the last line of a killed process
+                if row.get("step", 0) >= step:
+                    break
+                kept.append(line + "\n")
+        write_text(self.path, "".join(kept))

@@ -1,0 +1,518 @@
+"""The composition root: the line folder → ImageSet → Scene → Initialization → Gaussians → trained → Report, once.
+
+Each stage is a function that can be called by itself (they are what ``import splatinit`` offers); :func:`run` calls
+one after the other inside a run folder and re-uses what is already there. Every stage writes first and reads back
+what it wrote, so that a resumed run continues from exactly the numbers that an uninterrupted one had.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import environment
+from .config import (
+    Choice,
+    Layer,
+    RunConfig,
+    build_config,
+    field_types,
+    load_preset,
+    read_yaml,
+    settings_from_keywords,
+)
+from .densify import DENSIFIERS
+from .errors import NoImages
+from .initializers import INITIALIZERS, needs_points
+from .io import runs
+from .posers import POSERS, choose_poser
+from .progress import Progress, Silent
+from .raster import make_rasterizer
+from .registry import Registry
+from .types import Camera, DepthPrior, Gaussians, ImageSet, Initialization, PointCloud, Scene
+
+if TYPE_CHECKING:
+    from .evaluation import EvalReport
+    from .training import TrainResult
+
+
+def never() -> bool:
+    """The ``stop`` of a run that nobody interrupts."""
+    return False
+
+
+# ------------------------------------------------------------------------------------------------------- the stages
+def read(path: Path | str, config: Any = None, **settings: Any) -> ImageSet:
+    """Folder → ImageSet. ``settings`` are the fields of :class:`splatinit.io.read.ReadConfig` (max_size, downscale, …).
+
+    Raises NoImages for fewer than two photos: nothing can be reconstructed from one.
+    """
+    from .io.read import ReadConfig, read_images
+
+    images = read_images(Path(path), config or settings_from_keywords(ReadConfig, settings, "read"))
+    if len(images.photos) < 2:
+        raise NoImages(
+            f"{path} holds {len(images.photos)} photo; a scene needs at least two, and a good one twenty or more.",
+            hint="Give the folder that holds all photos of the scene.",
+        )
+    return images
+
+
+def pose(
+    images: ImageSet,
+    poser: str | Choice = "auto",
+    *,
+    work_dir: Path | None = None,
+    progress: Progress = Silent(),
+    **settings: Any,
+) -> Scene:
+    """ImageSet → Scene. ``auto`` takes the poses that came with the photos, and runs COLMAP where none came.
+
+    ``settings`` are the fields of the poser's config; ``work_dir`` caches what is costly.
+    """
+    name = poser.name if isinstance(poser, Choice) else poser
+    choice = poser if name != "auto" else choose_poser(images)
+    return _make(POSERS, choice, settings).pose(images, work_dir=work_dir, progress=progress)
+
+
+def initialize(
+    scene: Scene, init: str | Choice = "sfm", *, seed: int = 0, progress: Progress = Silent(), **settings: Any
+) -> Initialization:
+    """Scene → Initialization, by the initializer called ``init``; ``settings`` are the fields of its config."""
+    start = _make(INITIALIZERS, init, settings).initialize(scene, seed=seed, progress=progress)
+    start.points.check("initialization")
+    return start
+
+
+def seed(start: Initialization | PointCloud, config: Any = None, **settings: Any) -> Gaussians:
+    """Points → Gaussians. ``settings`` are the fields of :class:`splatinit.seeding.SeedConfig`."""
+    from .seeding import SeedConfig, seed_gaussians
+
+    points = start.points if isinstance(start, Initialization) else start
+    return seed_gaussians(points, config or settings_from_keywords(SeedConfig, settings, "seed"))
+
+
+def train(
+    scene: Scene,
+    gaussians: Gaussians,
+    config: Any = None,
+    *,
+    raster: str | Choice = "cpu",
+    densify: str | Choice = "adc",
+    seed: int = 0,
+    depth_priors: Mapping[str, DepthPrior] | None = None,
+    checkpoints: Path | None = None,
+    log: Callable[[dict], None] | None = None,
+    progress: Progress = Silent(),
+    stop: Callable[[], bool] = never,
+    **settings: Any,
+) -> TrainResult:
+    """Gaussians → trained Gaussians (``.gaussians`` of the result). ``settings`` are the fields of TrainConfig.
+
+    With ``checkpoints``, a training that was interrupted goes on from the newest one to the same numbers.
+    """
+    from .training import TrainConfig
+    from .training import train as optimise
+
+    environment.use_threads()
+    return optimise(
+        scene,
+        gaussians,
+        rasterizer=make_rasterizer(_name(raster)),
+        settings=_raster_settings(raster),
+        densifier=_make(DENSIFIERS, densify, {}),
+        config=config or settings_from_keywords(TrainConfig, settings, "train"),
+        seed=seed,
+        checkpoints=checkpoints,
+        log=log,
+        depth_priors=depth_priors or {},
+        progress=progress,
+        stop=stop,
+    )
+
+
+def evaluate(
+    scene: Scene,
+    gaussians: Gaussians,
+    config: Any = None,
+    *,
+    raster: str | Choice = "cpu",
+    out_dir: Path | None = None,
+    progress: Progress = Silent(),
+    **settings: Any,
+) -> EvalReport:
+    """Scores on the scene's test views; with ``out_dir``, also metrics.json, renders, error maps and a contact sheet.
+
+    ``settings`` are the fields of :class:`splatinit.evaluation.EvalConfig`.
+    """
+    from .evaluation import EvalConfig
+    from .evaluation import evaluate as score
+
+    environment.use_threads()
+    return score(
+        scene,
+        gaussians,
+        rasterizer=make_rasterizer(_name(raster)),
+        settings=_raster_settings(raster),
+        config=config or settings_from_keywords(EvalConfig, settings, "evaluate"),
+        out_dir=out_dir,
+        progress=progress,
+    )
+
+
+def render(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    *,
+    raster: str | Choice = "cpu",
+    background: tuple[float, float, float] | None = None,
+    progress: Progress = Silent(),
+) -> Iterator[np.ndarray]:
+    """The images [h, w, 3] uint8 that ``cameras`` see, one after the other; over black without a ``background``."""
+    import torch
+
+    environment.use_threads()
+    rasterizer, settings = make_rasterizer(_name(raster)), _raster_settings(raster)
+    colour = None if background is None else torch.tensor(background, dtype=torch.float32)
+    progress.start("render", len(cameras))
+    with torch.no_grad():
+        for done, camera in enumerate(cameras, 1):
+            image = rasterizer.render(gaussians, camera, settings=settings, background=colour).rgb
+            yield (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+            progress.advance(done)
+    progress.finish(f"{len(cameras)} images")
+
+
+def _name(part: str | Choice) -> str:
+    return part.name if isinstance(part, Choice) else part
+
+
+def _make(registry: Registry[Any], part: str | Choice, settings: Mapping[str, Any]) -> Any:
+    """The part itself, built with its config (or with nothing when it has none)."""
+    name = _name(part)
+    implementation = registry.load(name)
+    config = part.settings if isinstance(part, Choice) else None
+    if config is None:
+        config = settings_from_keywords(registry.config_class(name), settings, f"{registry.kind} '{name}'")
+    return implementation() if config is None else implementation(config)
+
+
+def _raster_settings(raster: str | Choice) -> Any:
+    from .raster import RasterSettings
+
+    return raster.settings if isinstance(raster, Choice) else RasterSettings()
+
+
+# --------------------------------------------------------------------------------------------------------- the line
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run left.
+
+    Attributes:
+        folder: the run folder; ``folder.splat`` is the trained scene, ``folder.eval`` holds the pictures.
+        config: every setting that was in force.
+        scene, start, gaussians: what the stages gave; ``gaussians`` and ``report`` are None when the run was stopped.
+        report: the scores.
+        seconds: stage → seconds it took when it was computed (not when it was re-used).
+        steps_done: updates made in all.
+        interrupted: whether ``stop`` ended the training; the same call goes on from its checkpoint.
+        reused: the stages whose results were already there.
+    """
+
+    folder: runs.RunFolder
+    config: RunConfig
+    scene: Scene
+    start: Initialization
+    gaussians: Gaussians | None = None
+    report: EvalReport | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    steps_done: int = 0
+    interrupted: bool = False
+    reused: tuple[str, ...] = ()
+
+
+class _Stages:
+    """Computes a stage or re-uses it, and remembers how long it took."""
+
+    def __init__(self, folder: runs.RunFolder) -> None:
+        self.folder = folder
+        self.reused: list[str] = []
+
+    def do(self, name: str, product: Path, compute: Callable[[], Mapping[str, Any]]) -> None:
+        """Have ``product`` on disk: nothing to do if ``name`` was finished before, else compute it and record that."""
+        if name in self.folder.record() and product.exists():
+            self.reused.append(name)
+            return
+        began = time.perf_counter()
+        facts = compute()
+        self.folder.finish_stage(name, **{"seconds": time.perf_counter() - began} | dict(facts))
+
+
+def run(
+    images: Path | str,
+    out: Path | str | None = None,
+    *,
+    init: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    config: RunConfig | None = None,
+    progress: Progress = Silent(),
+    stop: Callable[[], bool] = never,
+) -> RunResult:
+    """The whole line: photos (or a scene with poses) in, a trained and scored splat out.
+
+    Args:
+        images: folder of photos, or a COLMAP, nerfstudio or Blender scene.
+        out: run folder; ``runs/<scene>-<init>`` if None. One that holds an unfinished run of the same settings and
+            photos is resumed; any other is refused.
+        init: name of the initializer, short for ``settings={"init.name": ...}``.
+        settings: any keys, as on the command line: ``{"train.steps": 2000, "data.max_size": 800}``.
+        config: a config from :func:`splatinit.config.build_config` in place of ``init`` and ``settings``.
+        progress: receives the course of all stages.
+        stop: asked between training steps; once it is true, a checkpoint is written and the run returns.
+
+    Raises SplatinitError for everything a user can cause, and has then written nothing over.
+    """
+    line = _Line.open(images, out, config or make_config(init, settings), progress)
+    start = line.start()
+    splat = line.folder.splat
+    steps = line.config.train.steps
+    if not line.train(start, stop):
+        return line.result(start, steps_done=line.steps_done, interrupted=True)
+    from .io.splat import read_splat_ply
+
+    gaussians = read_splat_ply(splat)
+    return line.result(start, gaussians=gaussians, report=line.evaluate(gaussians), steps_done=steps)
+
+
+def start(
+    images: Path | str,
+    out: Path | str | None = None,
+    *,
+    config: RunConfig,
+    with_images: bool = False,
+    progress: Progress = Silent(),
+) -> RunResult:
+    """The line up to the initial points, written as ``init/points.ply`` and as a COLMAP model for other trainers.
+
+    ``with_images`` adds the photos, undistorted and at the working size, so that ``init/`` is a complete COLMAP
+    dataset. :func:`run` with the same settings goes on from here.
+    """
+    line = _Line.open(images, out, config, progress)
+    begun = line.start()
+    export_model(line.scene, begun.points, line.folder, with_images=with_images, progress=progress)
+    return line.result(begun)
+
+
+def make_config(init: str | None = None, settings: Mapping[str, Any] | None = None, *presets: str) -> RunConfig:
+    """A run's config from Python values: presets by name, then ``settings`` by dotted key, then ``init``."""
+    layers = [load_preset(name) for name in presets]
+    layers.append(Layer("settings", dict(settings or {})))
+    if init is not None:
+        layers.append(Layer("init", {"init.name": init}))
+    return build_config(*layers)
+
+
+@dataclass
+class _Line:
+    """One run on its way through the stages."""
+
+    config: RunConfig
+    folder: runs.RunFolder
+    stages: _Stages
+    scene: Scene
+    progress: Progress
+    steps_done: int = 0
+
+    @classmethod
+    def open(cls, path: Path | str, out: Path | str | None, config: RunConfig, progress: Progress) -> _Line:
+        """Read and pose the photos. Whatever can be refused is refused before the folder is touched."""
+        environment.use_threads()
+        for registry, choice in ((INITIALIZERS, config.init), (DENSIFIERS, config.densify)):
+            registry.load(choice.name)
+        make_rasterizer(config.raster.name)
+        progress.start("read")
+        images = read(path, config.data)
+        progress.finish(describe_images(images))
+        for text in images.notes:
+            progress.note(text)
+        poser = resolve_poser(config, images)
+        POSERS.load(poser.name)
+        folder = runs.open_run(
+            Path(out) if out is not None else default_out(path, config),
+            config.expand(),
+            _inputs(images, config),
+            environment.session(config.seed, config.raster.name),
+        )
+        known = folder.record()
+        began = time.perf_counter()
+        scene = pose(images, poser, work_dir=folder.scene, progress=progress)
+        for text in scene.notes:
+            if text not in images.notes:
+                progress.note(text)
+        stages = _Stages(folder)
+        if "pose" in known:
+            stages.reused.append("pose")
+        else:
+            folder.finish_stage("pose", seconds=time.perf_counter() - began, poser=poser.name)
+        return cls(config, folder, stages, scene, progress)
+
+    def start(self) -> Initialization:
+        def compute() -> dict[str, Any]:
+            begun = initialize(self.scene, self.config.init, seed=self.config.seed, progress=self.progress)
+            self.folder.write_start(begun)
+            return {"points": len(begun.points)}
+
+        self.stages.do("init", self.folder.start_stats, compute)
+        return self.folder.read_start()
+
+    def train(self, begun: Initialization, stop: Callable[[], bool]) -> bool:
+        """Have ``splat.ply``; False when ``stop`` came first."""
+        from .io.splat import write_splat_ply
+
+        if "train" in self.folder.record() and self.folder.splat.exists():
+            self.stages.reused.append("train")
+            return True
+        result = train(
+            self.scene,
+            seed(begun, self.config.seeding),
+            self.config.train,
+            raster=self.config.raster,
+            densify=self.config.densify,
+            seed=self.config.seed,
+            depth_priors=begun.depth_priors,
+            checkpoints=self.folder.checkpoints,
+            log=runs.TrainLog(self.folder.train_log),
+            progress=self.progress,
+            stop=stop,
+        )
+        self.steps_done = result.steps_done
+        if result.interrupted:
+            return False
+        write_splat_ply(self.folder.splat, result.gaussians)
+        self.folder.finish_stage(
+            "train",
+            seconds=result.seconds,
+            steps=result.steps_done,
+            gaussians=len(result.gaussians),
+            peak_memory_mb=result.peak_memory_mb,
+        )
+        return True
+
+    def evaluate(self, gaussians: Gaussians) -> EvalReport:
+        def compute() -> dict[str, Any]:
+            evaluate(
+                self.scene,
+                gaussians,
+                self.config.eval,
+                raster=self.config.raster,
+                out_dir=self.folder.eval,
+                progress=self.progress,
+            )
+            return {}
+
+        from .evaluation import EvalReport
+
+        metrics = self.folder.eval / "metrics.json"
+        self.stages.do("eval", metrics, compute)
+        return EvalReport.from_json(runs.read_json(metrics))
+
+    def result(self, begun: Initialization, **more: Any) -> RunResult:
+        seconds = {name: facts["seconds"] for name, facts in self.folder.record().items() if "seconds" in facts}
+        return RunResult(
+            folder=self.folder,
+            config=self.config,
+            scene=self.scene,
+            start=begun,
+            seconds=seconds,
+            reused=tuple(self.stages.reused),
+            **more,
+        )
+
+
+def given_cameras(images: ImageSet, progress: Progress = Silent()) -> Scene:
+    """The scene with the poses that its files hold, and no points computed: what scoring and drawing need.
+
+    Raises NoPoses where the files hold none: a splat fits only the cameras that it was trained with.
+    """
+    return pose(images, "given", progress=progress, triangulate=False)
+
+
+def resolve_poser(config: RunConfig, images: ImageSet) -> Choice:
+    """The poser that will run, with settings. Triangulation is left out when the initializer wants no points."""
+    name = config.poser.name
+    if name == "auto":
+        name = choose_poser(images)
+    settings = config.poser.settings
+    cls = POSERS.config_class(name)
+    if settings is None and cls is not None:
+        settings = cls()
+    if "triangulate" in field_types(cls) and not needs_points(config.init.name, config.init.settings):
+        settings = dataclasses.replace(settings, triangulate=False)
+    return Choice(name, settings)
+
+
+def default_out(path: Path | str, config: RunConfig) -> Path:
+    """``runs/<scene>-<init>`` under the current folder."""
+    return Path("runs") / f"{Path(path).resolve().name}-{config.init.name}"
+
+
+def describe_images(images: ImageSet) -> str:
+    """One line on what was read: number, format and working size of the photos."""
+    sizes = {images.sizes[photo.name] for photo in images.photos}
+    width, height = images.sizes[images.photos[0].name]
+    size = f"{width}×{height}" if len(sizes) == 1 else f"{len(sizes)} sizes up to {max(max(s) for s in sizes)} px"
+    poses = f"{len(images.cameras)} with poses" if images.cameras else "no poses"
+    return f"{len(images.photos)} photos ({images.format}), {size}, {poses}"
+
+
+def _inputs(images: ImageSet, config: RunConfig) -> dict[str, str]:
+    """What the run reads: its scene (place and fingerprint), and every file that a setting names."""
+    inputs = {"scene": str(images.root.resolve()), "photos": runs.fingerprint_images(images)}
+    settings = config.init.settings
+    for name, kind in field_types(type(settings) if settings is not None else None).items():
+        value = getattr(settings, name)
+        if kind in (Path, Path | None) and value is not None:
+            inputs[f"init.{name}"] = runs.fingerprint_file(value)
+    return inputs
+
+
+# -------------------------------------------------------------------------------------------- what exists already
+def saved_config(folder: runs.RunFolder) -> RunConfig:
+    """The config of an existing run."""
+    return build_config(Layer(str(folder.config), read_yaml(folder.config)))
+
+
+def saved_scene(folder: runs.RunFolder, progress: Progress = Silent()) -> Scene:
+    """The scene of an existing run: its photos are read again, its poses come from the run's cache."""
+    config = saved_config(folder)
+    images = read(runs.read_json(folder.env)["inputs"]["scene"], config.data)
+    return pose(images, resolve_poser(config, images), work_dir=folder.scene, progress=progress)
+
+
+def export_model(
+    scene: Scene, points: PointCloud, folder: runs.RunFolder, *, with_images: bool, progress: Progress = Silent()
+) -> None:
+    """``init/sparse/0`` (cameras, images, points3D as .bin, and points3D.ply), and the photos if asked for."""
+    from .io.colmap import write_model
+    from .io.images import write_png
+    from .io.pointcloud import write_ply_points
+
+    views = list(scene.views)
+    if with_images:
+        # The photos become PNG, losslessly, so their names in the model change with them.
+        views = [dataclasses.replace(view, name=str(Path(view.name).with_suffix(".png").as_posix())) for view in views]
+        progress.start("photos", len(views))
+        for done, view in enumerate(views, 1):
+            pixels = view.pixels()
+            layers = pixels.rgb if pixels.alpha is None else np.dstack([pixels.rgb, pixels.alpha])
+            write_png(folder.start_images / view.name, layers)
+            progress.advance(done)
+        progress.finish(f"{len(views)} undistorted photos")
+    write_model(folder.start_model, views, points)
+    write_ply_points(folder.start_model / "points3D.ply", points)
