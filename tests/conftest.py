@@ -37,6 +37,22 @@ def backend(backend_name: str):
         pytest.skip(f"backend {backend_name}: {error.message}")
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Let torch use one thread: on tensors this small its threads wait for each other longer than they work, and on
+    a busy machine ten times longer."""
+    import torch
+
+    from splatinit import native
+
+    if native.available():
+        native.build_info()  # fixes its number of threads at first use, which must not become 1 for all later tests
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real photo sets (SPLATINIT_TEST_DATA, or shared/data beside the repository)."""

@@ -19,6 +19,8 @@ from splatinit.raster.base import RasterSettings
 from splatinit.raster.reference import ReferenceRasterizer
 from splatinit.types import GAUSSIAN_FIELDS, Render
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ANTIALIASED = RasterSettings(antialiased=True)
 CASES = [
     RasterCase(seed=1),

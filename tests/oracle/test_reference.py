@@ -25,6 +25,8 @@ from splatinit.raster.reference import (
 )
 from splatinit.types import Camera, Gaussians
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 REFERENCE = ReferenceRasterizer()
 
 

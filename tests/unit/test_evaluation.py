@@ -22,6 +22,8 @@ from splatinit.raster.reference import ReferenceRasterizer
 from splatinit.report.figures import SheetRow, contact_sheet, error_map
 from splatinit.types import Pixels, Scene, View
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NO_LPIPS = EvalConfig(lpips=())
 
 
@@ -215,5 +217,6 @@ def test_a_contact_sheet_shows_its_pictures() -> None:
     )
     assert sheet.dtype == np.uint8
     assert_matches("width", sheet.shape[1], 100 + 100 + 320 + 4 * 8, 0)
-    for color, pixels in (((255, 0, 0), 2 * 50 * 100), ((0, 0, 255), 2 * 50 * 100), ((0, 255, 0), 16 * 320 + 320 * 100)):
+    expected = {(255, 0, 0): 2 * 50 * 100, (0, 0, 255): 2 * 50 * 100, (0, 255, 0): 16 * 320 + 320 * 100}
+    for color, pixels in expected.items():
         assert (sheet == color).all(axis=2).sum() == pixels

@@ -18,6 +18,8 @@ from splatinit import metrics
 from splatinit.errors import ConfigError, FormatError, ShapeError, WeightsMissing
 from splatinit.metrics import Lpips, psnr, ssim
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def pair(height: int, width: int, noise: float = 0.1, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(seed)
