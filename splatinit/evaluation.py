@@ -317,11 +317,14 @@ def _write_sheet(path: Path, rows: Sequence[tuple[ImageScore, tuple[np.ndarray, 
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:
-    """View name → PNG file name without folders: unique, and safe on every file system."""
-    plain = {name: re.sub(r"[^\w.-]+", "_", name.rsplit(".", 1)[0]).lstrip(".") or "view" for name in names}
+    """View name → relative path of its PNG in the same folders: unique, and safe on every file system."""
     files: dict[str, str] = {}
     taken: set[str] = set()
-    for name, stem in plain.items():
+    for name in names:
+        parts = name.split("/")
+        parts[-1] = parts[-1].rsplit(".", 1)[0]
+        # No part may be empty, hidden, or lead out of the folder.
+        stem = "/".join(re.sub(r"[^\w.-]+", "_", part).lstrip(".") or "view" for part in parts)
         candidate, number = stem, 2
         # Some file systems do not tell capitals from small letters.
         while candidate.lower() in taken:

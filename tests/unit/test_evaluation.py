@@ -179,12 +179,12 @@ def test_metrics_of_another_version_are_refused() -> None:
 
 
 def test_file_names_are_safe_and_unique() -> None:
-    names = ["a/b.jpg", "a_b.png", "A_B.tif", "../x.jpg", "ü ö.jpg", "no_suffix", ".jpg"]
+    names = ["a/b.jpg", "a/b.png", "A/B.tif", "../x.jpg", "/etc/y.jpg", "ü ö.jpg", "no_suffix", ".jpg"]
     files = file_names(names)
     assert list(files) == names
-    assert files["a/b.jpg"] == "a_b.png" and files["a_b.png"] == "a_b-2.png" and files["A_B.tif"] == "A_B-3.png"
+    assert files["a/b.jpg"] == "a/b.png" and files["a/b.png"] == "a/b-2.png" and files["A/B.tif"] == "A/B-3.png"
     assert len({file.lower() for file in files.values()}) == len(names)
-    assert not any("/" in file or file.startswith(".") for file in files.values())
+    assert not any(part.startswith(".") or not part for file in files.values() for part in file.split("/"))
 
 
 def test_rows_of_the_sheet_are_spread() -> None:
