@@ -11,7 +11,6 @@ import numpy as np
 from ..errors import ConfigError
 from ..geometry.scoring import CloudScore, score_cloud
 from ..io.images import probe_image, write_png
-from ..pipeline import run
 from ..progress import Progress, Silent
 from ..types import Camera, PointCloud
 from .dataset import TRUTH_SPACING, in_yard, make_demo_scene, read_truth
@@ -42,6 +41,8 @@ def run_demo(out: Path, *, steps: int = 1500, seed: int = 0, progress: Progress 
 
     Raises ConfigError when ``out`` holds runs of other settings.
     """
+    from ..pipeline import run  # drawing the scene needs nothing of the line
+
     if steps < 1:
         raise ConfigError(f"The demo was asked for {steps} steps; expected at least 1.")
     out = Path(out)
@@ -54,7 +55,8 @@ def run_demo(out: Path, *, steps: int = 1500, seed: int = 0, progress: Progress 
             scene,
             out / start,
             init=start,
-            settings={"train.steps": steps, "seed": seed} | settings,
+            # Without LPIPS, whose weights may have to be fetched: the demo needs no network.
+            settings={"train.steps": steps, "seed": seed, "eval.lpips": ()} | settings,
             progress=progress,
         )
     picture = out / "demo.png"
@@ -104,9 +106,9 @@ def _picture(scene: Path, truth: PointCloud, results: dict[str, RunResult]) -> n
     columns = [[view.pixels().rgb, draw_points(truth, view.camera)]]
     titles = [["photo (test view)", "true surface points"]]
     for start, result in results.items():
-        render = probe_image(result.folder.eval / "renders" / f"{Path(view.name).with_suffix('')}.png")
-        shown = render.load(view.camera.width, view.camera.height).rgb
-        columns.append([shown, draw_points(result.start.points, view.camera)])
+        saved = next(image.render for image in result.report.images if image.name == view.name)
+        render = probe_image(result.folder.eval / saved).load(view.camera.width, view.camera.height)
+        columns.append([render.rgb, draw_points(result.start.points, view.camera)])
         titles.append([f"from {start}: {result.report.psnr:.1f} dB", f"{start}: {len(result.start.points)} points"])
     return np.concatenate(
         [
