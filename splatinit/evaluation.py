@@ -316,15 +316,18 @@ def _write_sheet(path: Path, rows: Sequence[tuple[ImageScore, tuple[np.ndarray, 
     write_png(path, contact_sheet(sheet_rows, headings, caption))
 
 
-def file_names(names: Sequence[str]) -> dict[str, str]:
-    """View name → relative path of its PNG in the same folders: unique, and safe on every file system."""
+def file_names(names: Sequence[str], *, flat: bool = False) -> dict[str, str]:
+    """View name → relative path of its PNG: unique, and safe on every file system.
+
+    The PNGs lie in the same folders as the views, or with ``flat`` all in one.
+    """
     files: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
         parts = name.split("/")
         parts[-1] = parts[-1].rsplit(".", 1)[0]
         # No part may be empty, hidden, or lead out of the folder.
-        stem = "/".join(re.sub(r"[^\w.-]+", "_", part).lstrip(".") or "view" for part in parts)
+        stem = ("_" if flat else "/").join(re.sub(r"[^\w.-]+", "_", part).lstrip(".") or "view" for part in parts)
         candidate, number = stem, 2
         # Some file systems do not tell capitals from small letters.
         while candidate.lower() in taken:

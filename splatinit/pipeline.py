@@ -505,8 +505,12 @@ def export_model(
 
     views = list(scene.views)
     if with_images:
-        # The photos become PNG, losslessly, so their names in the model change with them.
-        views = [dataclasses.replace(view, name=str(Path(view.name).with_suffix(".png").as_posix())) for view in views]
+        from .evaluation import file_names
+
+        # The photos become PNG, losslessly, so their names in the model change with them; flat, because some trainers
+        # look only at the last part of a name.
+        names = file_names([view.name for view in views], flat=True)
+        views = [dataclasses.replace(view, name=names[view.name]) for view in views]
         progress.start("photos", len(views))
         for done, view in enumerate(views, 1):
             pixels = view.pixels()

@@ -184,6 +184,8 @@ def test_file_names_are_safe_and_unique() -> None:
     assert list(files) == names
     assert files["a/b.jpg"] == "a/b.png" and files["a/b.png"] == "a/b-2.png" and files["A/B.tif"] == "A/B-3.png"
     assert len({file.lower() for file in files.values()}) == len(names)
+    flat = file_names(["a/b.jpg", "a_b.png", "/etc/y.jpg"], flat=True)
+    assert flat == {"a/b.jpg": "a_b.png", "a_b.png": "a_b-2.png", "/etc/y.jpg": "view_etc_y.png"}
     assert not any(part.startswith(".") or not part for file in files.values() for part in file.split("/"))
 
 
