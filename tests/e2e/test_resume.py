@@ -1,0 +1,104 @@
+"""A training that was killed or stopped and taken up again ends with the same numbers as one that was not."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from splatinit import native
+from splatinit.densify.adc import Adc, AdcConfig
+from splatinit.errors import ConfigError
+from splatinit.io.checkpoints import digest
+from splatinit.training import TrainConfig, TrainResult, train
+
+STEPS = 150 if native.available() else 60  # the reference is slow
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def run(checkpoints: Path | None = None, *, seed: int = 7, lr_means: float = 1.6e-4, **more) -> TrainResult:
+    """A training with all that has state: random backgrounds, clones, splits, resets."""
+    return train(
+        tiny.scene(alpha=True),
+        tiny.random_model(30, seed=1),
+        rasterizer=tiny.rasterizer(),
+        settings=tiny.SETTINGS,
+        densifier=Adc(AdcConfig(begin=0.05, end=0.9, every=0.09, reset=0.4, grow_gradient=1e-4, max_count=80)),
+        config=TrainConfig(steps=STEPS, checkpoint_seconds=0.0, lr_means=lr_means),
+        seed=seed,
+        checkpoints=checkpoints,
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> str:
+    result = run()
+    assert len(result.gaussians) > 40, "the test has to see growth"
+    return digest(result.gaussians.tensors())
+
+
+def test_killed_at_a_random_step_and_resumed(tmp_path, uninterrupted):
+    step = random.SystemRandom().randrange(5, STEPS - 15)
+    code = (
+        f"import sys; sys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'e2e')!r}]\n"
+        f"from pathlib import Path\n"
+        f"import torch, test_resume\n"
+        f"torch.set_num_threads({torch.get_num_threads()})\n"
+        f"def told(steps=iter(range(1, 1000))): print(next(steps), flush=True)\n"
+        f"test_resume.run(Path({str(tmp_path)!r}), stop=told)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as child:
+        for line in child.stdout:
+            if int(line) == step:
+                child.send_signal(signal.SIGKILL)
+                break
+    assert child.returncode == -signal.SIGKILL
+    result = run(tmp_path)
+    assert digest(result.gaussians.tensors()) == uninterrupted, f"killed at step {step}"
+    assert result.steps_done == STEPS and not result.interrupted
+
+
+@pytest.mark.parametrize("at", [1, 43, STEPS - 1])
+def test_stopped_and_resumed(tmp_path, uninterrupted, at):
+    asked = iter(range(1, STEPS + 1))
+    first = run(tmp_path, stop=lambda: next(asked) == at)
+    assert first.interrupted and first.steps_done == at
+    second = run(tmp_path)
+    assert any(f"Resumed after step {at}" in note for note in second.notes)
+    assert not second.interrupted and second.seconds > first.seconds
+    assert digest(second.gaussians.tensors()) == uninterrupted
+
+
+def test_a_finished_training_is_not_done_again(tmp_path, uninterrupted):
+    run(tmp_path)
+    rows = []
+    again = run(tmp_path, log=rows.append)
+    assert digest(again.gaussians.tensors()) == uninterrupted
+    assert again.steps_done == STEPS and rows == []
+
+
+def test_a_damaged_newest_checkpoint_costs_only_time(tmp_path, uninterrupted):
+    asked = iter(range(1, STEPS + 1))
+    run(tmp_path, stop=lambda: next(asked) == STEPS // 2)
+    newest = max(tmp_path.glob("step_*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    result = run(tmp_path)
+    assert any("passed over" in note for note in result.notes)
+    assert digest(result.gaussians.tensors()) == uninterrupted
+
+
+def test_another_training_does_not_take_up_the_checkpoints(tmp_path):
+    run(tmp_path, stop=lambda: True)
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=r"seed \(7 → 8\), train.lr_means \(0.00016 → 0.001\)"):
+        run(tmp_path, seed=8, lr_means=1e-3)
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.iterdir()) == before

@@ -1,0 +1,197 @@
+"""The trainer on a tiny scene in memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from tiny import MemoryPhoto
+
+from splatinit.densify.adc import Adc, AdcConfig
+from splatinit.densify.none import NoDensify
+from splatinit.errors import ConfigError, ShapeError, TrainingError
+from splatinit.io.checkpoints import digest
+from splatinit.training import TrainConfig, train
+from splatinit.types import DepthPrior, Gaussians, Pixels, Scene, View
+
+
+def run(scene: Scene, model: Gaussians | None = None, *, densifier=None, seed: int = 0, steps: int = 60, **more):
+    settings = {k: more.pop(k) for k in list(more) if k in TrainConfig.__dataclass_fields__}
+    return train(
+        scene,
+        tiny.random_model(30, seed=1) if model is None else model,
+        rasterizer=more.pop("rasterizer", None) or tiny.rasterizer(),
+        settings=tiny.SETTINGS,
+        densifier=densifier or NoDensify(),
+        config=TrainConfig(steps=steps, **settings),
+        seed=seed,
+        **more,
+    )
+
+
+class Recorder:
+    """A rasterizer that notes what it is asked for."""
+
+    name = "recorder"
+
+    def __init__(self) -> None:
+        self.inner, self.calls = tiny.rasterizer(), []
+
+    def render(self, gaussians, camera, **kwargs):
+        self.calls.append({"camera": camera, **kwargs})
+        return self.inner.render(gaussians, camera, **kwargs)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_it_learns(alpha):
+    rows = []
+    result = run(tiny.scene(alpha=alpha), steps=150, log=rows.append)
+    looks = [row for row in rows if "psnr" in row]
+    assert looks[-1]["psnr"] > looks[0]["psnr"] + 2
+    assert looks[-1]["loss"] < 0.75 * looks[0]["loss"]
+    assert (result.steps_done, result.interrupted, result.psnr) == (150, False, looks[-1]["psnr"])
+    assert looks[-1]["step"] == 150 and len(looks) == 50
+    json.dumps(rows, allow_nan=False)
+    assert result.peak_memory_mb > 50
+    assert not result.gaussians.means.requires_grad
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not():
+    scene, model = tiny.scene(), tiny.random_model(20, seed=3)
+    before = digest(model.tensors())
+    hashes = [digest(run(scene, model, seed=seed, steps=20).gaussians.tensors()) for seed in (0, 0, 1)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert digest(model.tensors()) == before
+
+
+def test_reports_and_caches_change_no_number():
+    scene = tiny.scene()
+    plain = run(scene, steps=20)
+    other = run(scene, steps=20, preview=1.0, image_cache_mb=0)
+    no_test = run(replace(scene, test=()), steps=20)
+    assert digest(plain.gaussians.tensors()) == digest(other.gaussians.tensors())
+    assert digest(plain.gaussians.tensors()) == digest(no_test.gaussians.tensors())
+    assert no_test.psnr is None
+
+
+def test_each_view_is_used_once_before_any_is_used_again():
+    recorder, scene = Recorder(), tiny.scene()
+    run(replace(scene, test=()), rasterizer=recorder, steps=15)
+    names = {id(view.camera): view.name for view in scene.train}
+    used = [names[id(call["camera"])] for call in recorder.calls]
+    epochs = [used[i : i + 5] for i in (0, 5, 10)]
+    assert all(sorted(epoch) == sorted(names.values()) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_it_asks_for_statistics_depth_and_sh_only_when_they_are_used():
+    recorder, scene = Recorder(), replace(tiny.scene(), test=())
+    name = scene.train[0].name
+    prior = DepthPrior(name, np.full((24, 28), 4.0, np.float32), np.ones((24, 28), np.float32))
+    densifier = Adc(AdcConfig(begin=0.1, end=0.5, grow_gradient=10.0))
+    run(
+        scene,
+        densifier=densifier,
+        rasterizer=recorder,
+        steps=60,
+        sh_interval=0.5,
+        depth_until=0.5,
+        depth_priors={name: prior},
+    )
+    calls = recorder.calls
+    assert [call["with_stats"] for call in calls] == [step < 30 for step in range(1, 61)]
+    assert [call["sh_degree"] for call in calls] == [0] * 30 + [1] * 30
+    expected = [call["camera"] is scene.train[0].camera and done < 30 for done, call in enumerate(calls)]
+    assert [call["with_depth"] for call in calls] == expected and sum(expected) == 6
+
+
+def test_a_depth_prior_pulls_the_depth():
+    scene, model = tiny.scene(), tiny.random_model(30, seed=1)
+    view = scene.train[0]
+
+    def error(result) -> float:
+        with torch.no_grad():
+            render = tiny.rasterizer().render(result.gaussians, view.camera, settings=tiny.SETTINGS, with_depth=True)
+        covered = render.alpha > 0.5
+        return float((render.depth - 3.5).abs()[covered].mean())
+
+    # At another size than the view's, and with a hole: both are answered.
+    depth = np.full((12, 14), 3.5, np.float32)
+    depth[:3, :3] = 0.0
+    priors = {v.name: DepthPrior(v.name, depth, np.ones_like(depth)) for v in scene.train[:1]}
+    more = {"steps": 150, "lr_means": 2e-3, "depth_until": 1.0}
+    without = run(scene, model, **more)
+    ignored = run(scene, model, depth_priors=priors, depth_weight=0.0, **more)
+    with_prior = run(scene, model, depth_priors=priors, depth_weight=20.0, **more)
+    assert digest(without.gaussians.tensors()) == digest(ignored.gaussians.tensors())
+    assert error(with_prior) < 0.8 * error(without)
+
+
+def test_backgrounds_of_photos_with_alpha():
+    recorder, scene = Recorder(), tiny.scene(alpha=True)
+    run(replace(scene, test=()), rasterizer=recorder, steps=8)
+    colours = torch.stack([call["background"] for call in recorder.calls])
+    assert colours.std(dim=0).min() > 0.05 and colours.min() >= 0 and colours.max() <= 1
+    recorder = Recorder()
+    run(scene, rasterizer=recorder, steps=3, random_background=False)
+    assert all(call["background"].tolist() == [1.0, 1.0, 1.0] for call in recorder.calls)
+    recorder = Recorder()
+    run(replace(tiny.scene(), test=()), rasterizer=recorder, steps=3)
+    assert all(call["background"] is None for call in recorder.calls)
+
+
+def test_empty_and_emptied_models_are_refused():
+    scene = tiny.scene()
+    with pytest.raises(TrainingError, match="0 Gaussians"):
+        run(scene, tiny.random_model(0, seed=0))
+    with pytest.raises(TrainingError, match="no training view"):
+        run(replace(scene, train=()))
+    faint = tiny.random_model(10, seed=0)
+    faint.logit_opacities.fill_(-9.0)
+    with pytest.raises(TrainingError, match="No Gaussians are left after step 10"):
+        run(scene, faint, densifier=Adc(AdcConfig(begin=0.0, every=1 / 6)))
+
+
+def test_a_loss_that_is_not_finite_names_step_and_view():
+    class Broken(Recorder):
+        def render(self, *args, **kwargs):
+            render = super().render(*args, **kwargs)
+            return replace(render, rgb=render.rgb * (float("nan") if len(self.calls) == 4 else 1.0))
+
+    with pytest.raises(TrainingError, match=r"The loss at step 4 \(view '0\d.png'\) is nan"):
+        run(replace(tiny.scene(), test=()), rasterizer=Broken())
+
+
+def test_gaussians_that_are_not_finite_are_named():
+    model = tiny.random_model(10, seed=0)
+    model.sh0[3] = float("nan")
+    with pytest.raises(TrainingError, match=r"1 of 10 Gaussians have non-finite sh0 before .* number 3"):
+        run(tiny.scene(), model)
+    with pytest.raises(TrainingError, match=r"non-finite means after step 1"):
+        run(tiny.scene(), lr_means=1e38)
+
+
+def test_gaussians_out_of_sight_do_no_harm():
+    model = tiny.random_model(10, seed=0)
+    model.means[:, 1] += 1000.0
+    result = run(tiny.scene(), model, steps=5)
+    assert all(torch.isfinite(t).all() for t in result.gaussians.tensors().values())
+
+
+def test_a_photo_of_another_size_than_its_camera_is_refused():
+    scene = tiny.scene()
+    photo = MemoryPhoto("odd.png", Pixels(np.zeros((5, 5, 3), np.uint8)))
+    object.__setattr__(photo, "load", lambda width, height: photo.pixels)
+    odd = View("odd.png", scene.train[0].camera, photo)
+    with pytest.raises(ShapeError, match="odd.png"):
+        run(replace(scene, train=(odd,)))
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"lr_means": -1.0}, {"ssim_weight": 1.5}, {"lr_means_end": 0.0}])
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ConfigError):
+        TrainConfig(**settings)

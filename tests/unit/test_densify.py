@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny import camera, random_model
+
+from splatinit.densify import DENSIFIERS
+from splatinit.densify.adc import Adc, AdcConfig, logit, split_in_two, strongest
+from splatinit.densify.edit import cap_opacities, rebuild
+from splatinit.errors import ConfigError
+from splatinit.optim import GaussianAdam
+from splatinit.types import GAUSSIAN_FIELDS, Gaussians
+
+CAMERA = camera(0.0)  # 28 × 24 px
+RATES = dict.fromkeys(GAUSSIAN_FIELDS, 1e-3)
+
+
+def model(scales: list[float], opacities: list[float]) -> Gaussians:
+    """Gaussians with the given largest scale and opacity."""
+    gaussians = random_model(len(scales), seed=4)
+    size = torch.tensor(scales)[:, None] * torch.tensor([1.0, 0.5, 0.25])
+    return Gaussians(
+        **{
+            **gaussians.tensors(),
+            "log_scales": size.log(),
+            "logit_opacities": torch.tensor([logit(o) for o in opacities]),
+        }
+    )
+
+
+def optimiser(gaussians: Gaussians) -> GaussianAdam:
+    """With moments that name their row: row i holds i + 1."""
+    adam = GaussianAdam(gaussians, RATES)
+    for moments in (adam.exp_avg, adam.exp_avg_sq):
+        for tensor in moments.values():
+            tensor += torch.arange(1.0, len(tensor) + 1).reshape(-1, *[1] * (tensor.ndim - 1))
+    return adam
+
+
+def seen(gradients: list[float], visible: list[bool] | None = None) -> SimpleNamespace:
+    """A render whose 2D gradients have the given norms in normalised device units, all along x."""
+    v = torch.zeros(len(gradients), 2)
+    v[:, 0] = torch.tensor(gradients) / (CAMERA.width / 2)
+    mask = torch.tensor([True] * len(gradients) if visible is None else visible)
+    return SimpleNamespace(aux=SimpleNamespace(v_means2d=v, v_means2d_abs=4 * v, visible=mask))
+
+
+def adc(steps: int = 1000, extent: float = 1.0, **settings) -> Adc:
+    densifier = Adc(AdcConfig(**{"begin": 0.0, "end": 1.0, "every": 0.1, "reset": 0.5, **settings}))
+    densifier.begin(steps=steps, extent=extent)
+    return densifier
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# ---------------------------------------------------------------------------------------------------------------- edit
+def test_rebuild_keeps_rows_with_their_moments_and_starts_new_ones_from_zero():
+    gaussians, new = random_model(5, 0), random_model(2, 1)
+    adam = optimiser(gaussians)
+    sum(t.sum() for t in adam.gaussians.tensors().values()).backward()
+    rebuild(adam, torch.tensor([0, 2, 3]), new.tensors())
+    for name in GAUSSIAN_FIELDS:
+        tensor = getattr(adam.gaussians, name)
+        assert tensor.is_leaf and tensor.requires_grad and tensor.grad is None and tensor.is_contiguous()
+        assert torch.equal(tensor, torch.cat([getattr(gaussians, name)[[0, 2, 3]], getattr(new, name)]))
+        for moments in (adam.exp_avg, adam.exp_avg_sq):
+            first = moments[name].reshape(5, -1)[:, :1] if moments[name].numel() else torch.zeros(5, 0)
+            assert first.flatten().tolist() in ([1.0, 3.0, 4.0, 0.0, 0.0], [])
+            assert moments[name].shape == tensor.shape
+
+
+def test_cap_opacities_forgets_all_their_moments_and_no_others():
+    adam = optimiser(model([0.1] * 3, [0.9, 0.005, 0.5]))
+    cap_opacities(adam, logit(0.01))
+    assert torch.allclose(adam.gaussians.opacities, torch.tensor([0.01, 0.005, 0.01]))
+    assert adam.exp_avg["logit_opacities"].abs().max() == adam.exp_avg_sq["logit_opacities"].abs().max() == 0
+    assert adam.exp_avg["means"][:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert adam.gaussians.logit_opacities.requires_grad
+
+
+# ----------------------------------------------------------------------------------------------------------------- adc
+def test_small_ones_are_cloned_large_ones_split_calm_ones_stay():
+    gaussians = model([0.005, 0.05, 0.005, 0.05], [0.5] * 4)
+    adam, densifier = optimiser(gaussians), adc()
+    densifier.observe(100, seen([3e-4, 3e-4, 1e-4, 1e-4]), CAMERA)
+    change = densifier.refine(100, adam, generator())
+    assert (change.cloned, change.split, change.pruned, change.opacities_reset) == (1, 1, 0, False)
+    # Kept rows 0, 2, 3 in order, then the clone of 0, then the two halves of 1.
+    result = adam.gaussians
+    assert len(result) == 6
+    assert torch.equal(result.means[:4], gaussians.means[[0, 2, 3, 0]])
+    assert adam.exp_avg["means"][:, 0].tolist() == [1.0, 3.0, 4.0, 0.0, 0.0, 0.0]
+    halves = result.map(lambda t: t[4:])
+    assert torch.allclose(halves.scales, gaussians.scales[1] / 1.6)
+    assert torch.equal(halves.logit_opacities, gaussians.logit_opacities[[1, 1]])
+    assert torch.equal(halves.quats, gaussians.quats[[1, 1]])
+    assert not torch.equal(halves.means[0], halves.means[1])
+
+
+def test_gradients_are_averaged_over_the_steps_that_saw_the_gaussian():
+    adam, densifier = optimiser(model([0.005] * 3, [0.5] * 3)), adc()
+    densifier.observe(98, seen([3e-4, 3e-4, 0.0], [True, True, False]), CAMERA)
+    densifier.observe(99, seen([0.0, 0.0, 0.0], [True, False, False]), CAMERA)  # row 0: 1.5e-4, row 1: 3e-4
+    change = densifier.refine(100, adam, generator())
+    assert change.cloned == 1
+    assert torch.equal(adam.gaussians.means[3], adam.gaussians.means[1])
+
+
+def test_both_axes_are_scaled_to_device_units():
+    densifier = adc()
+    render = seen([0.0])
+    render.aux.v_means2d = torch.tensor([[3e-4, -4e-4]])
+    densifier.observe(1, render, CAMERA)
+    expected = math.hypot(3e-4 * CAMERA.width / 2, 4e-4 * CAMERA.height / 2)
+    assert densifier.state()["gradient_sum"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_absgrad_reads_the_absolute_gradient():
+    adam, densifier = optimiser(model([0.005] * 2, [0.5] * 2)), adc(absgrad=True, grow_gradient=8e-4)
+    densifier.observe(99, seen([3e-4, 1e-4]), CAMERA)  # times 4 in the fake: 1.2e-3 and 4e-4
+    assert densifier.refine(100, adam, generator()).cloned == 1
+
+
+def test_faint_ones_are_pruned_and_do_not_grow():
+    adam, densifier = optimiser(model([0.005] * 3, [0.004, 0.006, 0.5])), adc()
+    densifier.observe(99, seen([1.0, 0.0, 0.0]), CAMERA)
+    change = densifier.refine(100, adam, generator())
+    assert (change.cloned, change.pruned, len(adam.gaussians)) == (0, 1, 2)
+    assert adam.exp_avg["quats"][:, 0].tolist() == [2.0, 3.0]
+
+
+def test_huge_ones_are_pruned_only_after_the_first_reset():
+    for step, pruned in ((500, 0), (600, 1)):
+        adam, densifier = optimiser(model([0.15, 0.09], [0.5, 0.5])), adc()
+        densifier.observe(step - 1, seen([0.0, 0.0]), CAMERA)
+        assert densifier.refine(step, adam, generator()).pruned == pruned
+
+
+def test_halves_that_fit_survive_a_parent_that_does_not():
+    # 0.15 / 1.6 < 0.1 < 0.2 / 1.6: the first is split into two that fit, of the second nothing is left.
+    adam, densifier = optimiser(model([0.15, 0.2], [0.5, 0.5])), adc()
+    densifier.observe(599, seen([1.0, 1.0]), CAMERA)
+    change = densifier.refine(600, adam, generator())
+    assert (change.split, change.pruned, len(adam.gaussians)) == (2, 2, 2)
+    assert torch.allclose(adam.gaussians.scales.amax(dim=1), torch.tensor(0.15 / 1.6))
+
+
+def test_rows_that_are_not_numbers_are_pruned():
+    gaussians = model([0.005] * 3, [0.5] * 3)
+    gaussians.logit_opacities[0] = math.nan
+    gaussians.log_scales[1, 2] = math.nan
+    adam, densifier = optimiser(gaussians), adc()
+    densifier.observe(99, seen([0.0] * 3), CAMERA)
+    densifier.refine(100, adam, generator())
+    assert adam.exp_avg["quats"][:, 0].tolist() == [3.0]
+
+
+def test_opacities_are_reset_at_the_interval_and_never_after_the_end():
+    densifier = adc(reset=0.2, end=0.5)
+    for step, expected in ((200, True), (300, False), (400, True), (500, False), (600, False)):
+        adam = optimiser(model([0.005], [0.5]))
+        if densifier.wants_stats(step):
+            densifier.observe(step, seen([0.0]), CAMERA)
+        change = densifier.refine(step, adam, generator())
+        assert (change is not None and change.opacities_reset) == expected, step
+        assert adam.gaussians.opacities.item() == pytest.approx(0.01 if expected else 0.5)
+
+
+def test_outside_its_time_nothing_happens_and_nothing_is_asked_for():
+    densifier = adc(begin=0.3, end=0.6)
+    adam = optimiser(model([0.005], [0.5]))
+    assert densifier.wants_stats(1) and densifier.wants_stats(599) and not densifier.wants_stats(600)
+    densifier.observe(99, seen([1.0]), CAMERA)
+    assert densifier.refine(100, adam, generator()) is None and len(adam.gaussians) == 1
+    assert densifier.refine(601, adam, generator()) is None and densifier.state() == {}
+
+
+def test_the_cap_takes_the_strongest_first_and_is_never_exceeded():
+    adam, densifier = optimiser(model([0.005, 0.05, 0.005, 0.05], [0.5] * 4)), adc(max_count=6)
+    densifier.observe(99, seen([3e-4, 9e-4, 8e-4, 4e-4]), CAMERA)
+    change = densifier.refine(100, adam, generator())
+    assert (change.cloned, change.split, len(adam.gaussians)) == (1, 1, 6)
+    densifier.observe(199, seen([1.0] * 6), CAMERA)
+    change = densifier.refine(200, adam, generator())
+    assert (change.cloned, change.split, len(adam.gaussians)) == (0, 0, 6)
+
+
+def test_strongest_breaks_ties_by_index():
+    chosen = strongest(torch.tensor([1.0, 2.0, 2.0, 2.0]), torch.tensor([True, False, True, True]), 1)
+    assert chosen.tolist() == [False, False, True, False]
+
+
+def test_split_draws_from_the_parent_in_its_own_frame():
+    m = 20_000
+    # 90° about z: the long first axis points along y.
+    parents = {
+        "means": torch.tensor([[1.0, 2.0, 3.0]]).repeat(m, 1),
+        "quats": 3 * torch.tensor([[math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)]]).repeat(m, 1),
+        "log_scales": torch.tensor([[0.5, 0.1, 0.02]]).log().repeat(m, 1),
+    }
+    halves = split_in_two(parents, generator())
+    assert torch.allclose(halves["means"].mean(dim=0), torch.tensor([1.0, 2.0, 3.0]), atol=0.02)
+    assert torch.allclose(halves["means"].std(dim=0), torch.tensor([0.1, 0.5, 0.02]), rtol=0.03)
+
+
+def test_the_state_carries_a_refinement_over():
+    results = []
+    for interrupt in (False, True):
+        adam, densifier = optimiser(model([0.005, 0.05], [0.5, 0.5])), adc()
+        densifier.observe(98, seen([5e-4, 1e-4]), CAMERA)
+        if interrupt:
+            state = {k: v.clone() for k, v in densifier.state().items()}
+            densifier = adc()
+            densifier.load_state(state)
+        densifier.observe(99, seen([0.0, 5e-4]), CAMERA)
+        densifier.refine(100, adam, generator())
+        results.append(adam.gaussians.means)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"begin": 0.6, "end": 0.5}, {"every": 0.0}, {"prune_opacity": 1.0}, {"max_count": 0}]
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ConfigError):
+        AdcConfig(**settings)
+
+
+def test_every_registered_densifier_can_be_built_and_names_itself():
+    for spec in DENSIFIERS:
+        config = DENSIFIERS.config_class(spec.name)
+        densifier = DENSIFIERS.load(spec.name)(*([config()] if config else []))
+        assert densifier.name == spec.name
+        densifier.begin(steps=100, extent=2.0)
+        assert densifier.state() == {}
