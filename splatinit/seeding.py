@@ -41,13 +41,13 @@ class SeedConfig:
 
     def __post_init__(self) -> None:
         if self.sh_degree not in (0, 1, 2, 3):
-            raise ConfigError(f"seed.sh_degree is {self.sh_degree}; expected 0, 1, 2 or 3.")
+            raise ConfigError(f"seeding.sh_degree is {self.sh_degree}; expected 0, 1, 2 or 3.")
         if not 0 < self.opacity < 1:
-            raise ConfigError(f"seed.opacity is {self.opacity:g}; expected a number between 0 and 1, both excluded.")
+            raise ConfigError(f"seeding.opacity is {self.opacity:g}; expected a number between 0 and 1, both excluded.")
         if not (self.scale_factor > 0 and math.isfinite(self.scale_factor)):
-            raise ConfigError(f"seed.scale_factor is {self.scale_factor:g}; expected a positive number.")
+            raise ConfigError(f"seeding.scale_factor is {self.scale_factor:g}; expected a positive number.")
         if not 0 < self.max_scale_quantile <= 1:
-            raise ConfigError(f"seed.max_scale_quantile is {self.max_scale_quantile:g}; expected it in (0, 1].")
+            raise ConfigError(f"seeding.max_scale_quantile is {self.max_scale_quantile:g}; expected it in (0, 1].")
 
 
 def seed_gaussians(points: PointCloud, config: SeedConfig = SeedConfig()) -> Gaussians:

@@ -95,5 +95,5 @@ def test_points_that_cannot_be_seeded(points, text):
     "bad", [{"sh_degree": 4}, {"opacity": 0.0}, {"opacity": 1.0}, {"scale_factor": 0.0}, {"max_scale_quantile": 0.0}]
 )
 def test_bad_settings_are_named(bad):
-    with pytest.raises(ConfigError, match=f"seed.{next(iter(bad))} is"):
+    with pytest.raises(ConfigError, match=f"seeding.{next(iter(bad))} is"):
         SeedConfig(**bad)

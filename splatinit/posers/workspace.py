@@ -1,0 +1,319 @@
+"""COLMAP's database of one set of photos: exported photos, features, matches, verified pairs (pycolmap, CPU only).
+
+The folder is scratch (COLMAP writes files as it likes); results leave it only through :mod:`splatinit.posers.base`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..io.images import write_png
+from ..progress import Progress
+from ..types import Photo, Pixels
+
+_POLL = 0.2  # seconds between two looks at how far COLMAP is
+SEED = 0  # of COLMAP's RANSACs; a poser has no seed of its own, its result is cached
+
+
+def load_pycolmap() -> ModuleType:
+    """pycolmap, imported without losing the process's signal handlers.
+
+    Its logging library takes SIGTERM over while it is imported, so that a polite kill would print a stack trace
+    and skip whatever the program meant to do; the handlers that Python knows of are put back.
+    """
+    import pycolmap
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if handler is not None:
+                signal.signal(number, handler)
+    return pycolmap
+
+
+def run_in_background(
+    work: Callable[[Any], Any], progress: Progress, done: Callable[[], int] | None = None, **fields: Any
+) -> Any:
+    """The value of ``work(cancellation_token)``, computed in a thread while this one reports progress.
+
+    COLMAP's functions release Python's lock but do not return until they are finished; so Ctrl-C reaches this thread,
+    which then cancels and waits. Log lines are silenced: what matters comes back as values and exceptions.
+
+    Args:
+        done: how many units of the progress's current stage are done; asked from this thread, may fail while COLMAP
+            holds the database.
+    """
+    colmap = load_pycolmap()
+    token = colmap.CancellationToken()
+    outcome: dict[str, Any] = {}
+
+    def target() -> None:
+        try:
+            outcome["value"] = work(token)
+        except BaseException as error:  # re-raised in the caller's thread
+            outcome["error"] = error
+
+    level, colmap.logging.minloglevel = colmap.logging.minloglevel, int(colmap.logging.FATAL)
+    thread = threading.Thread(target=target, name="splatinit-colmap", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_POLL)
+            if done is not None:
+                try:
+                    progress.advance(done(), **fields)
+                except RuntimeError:
+                    continue  # the database is locked for a moment
+    except BaseException:
+        token.cancel()
+        thread.join()
+        raise
+    finally:
+        colmap.logging.minloglevel = level
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["value"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A photo as COLMAP gets it.
+
+    Attributes:
+        width, height: px of the exported copy.
+        camera: photos of equal ``camera`` share intrinsics; they must have the same size.
+    """
+
+    photo: Photo
+    width: int
+    height: int
+    camera: int
+
+
+def export_size(photo: Photo, max_size: int) -> tuple[int, int]:
+    """(width, height) px of a photo's copy whose longer side is at most ``max_size``."""
+    factor = min(1.0, max_size / max(photo.width, photo.height))
+    return max(1, round(photo.width * factor)), max(1, round(photo.height * factor))
+
+
+class Workspace:
+    """A folder with exported photos and COLMAP's database; ids of COLMAP ↔ positions in ``items``."""
+
+    def __init__(self, folder: Path, items: Sequence[Item], progress: Progress) -> None:
+        self.folder = Path(folder)
+        self.items = tuple(items)
+        self.progress = progress
+        self.database = self.folder / "database.db"
+        self.image_folder = self.folder / "images"
+        # Names of our own: order, uniqueness and plain characters are then certain, whatever the files are called.
+        self.file_names = [f"{item.camera:04d}/{index:06d}.png" for index, item in enumerate(self.items)]
+        self.index_of_name = {name: index for index, name in enumerate(self.file_names)}
+        self.image_ids: list[int] = []  # COLMAP's image id of each item
+        self.camera_ids: dict[int, int] = {}  # Item.camera → COLMAP's camera id
+
+    def export(self, background: tuple[float, float, float] | None) -> None:
+        """Write upright, undistorted copies; transparent pixels show ``background`` (white if None) and are masked."""
+        self.progress.start("export photos", len(self.items))
+        for index, (item, name) in enumerate(zip(self.items, self.file_names, strict=True), start=1):
+            pixels = item.photo.load(item.width, item.height)
+            write_png(self.image_folder / name, _over(pixels, background or (1.0, 1.0, 1.0)))
+            if pixels.alpha is not None:
+                mask = np.where(pixels.alpha > 127, 255, 0).astype(np.uint8)
+                write_png(self.folder / "masks" / f"{name}.png", mask)
+            self.progress.advance(index)
+        self.progress.finish(f"{len(self.items)} photos")
+
+    def extract(self, camera_model: str, max_features: int) -> None:
+        """SIFT features of all photos, one COLMAP camera per Item.camera."""
+        colmap = load_pycolmap()
+        reader = colmap.ImageReaderOptions()
+        reader.camera_model = camera_model
+        if (self.folder / "masks").is_dir():
+            reader.mask_path = self.folder / "masks"
+        options = colmap.FeatureExtractionOptions()
+        options.sift.max_num_features = max_features
+        self.progress.start("SIFT features", len(self.items))
+        # Opened once for reading the progress; COLMAP writes through connections of its own.
+        with colmap.Database.open(self.database) as database:
+            run_in_background(
+                lambda token: colmap.extract_features(
+                    self.database,
+                    self.image_folder,
+                    self.file_names,
+                    colmap.CameraMode.PER_FOLDER,
+                    reader,
+                    options,
+                    colmap.Device.cpu,
+                    token,
+                ),
+                self.progress,
+                database.num_images,
+            )
+            features = database.num_keypoints()
+            by_name = {image.name: image for image in database.read_all_images()}
+        self.image_ids = [by_name[name].image_id for name in self.file_names]
+        self.camera_ids = {
+            item.camera: by_name[name].camera_id for item, name in zip(self.items, self.file_names, strict=True)
+        }
+        self.progress.finish(f"{features} features")
+
+    def match(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Match the descriptors of pairs of items, without geometric verification."""
+        colmap = load_pycolmap()
+        listing = self.folder / "pairs.txt"
+        listing.write_text("".join(f"{self.file_names[a]} {self.file_names[b]}\n" for a, b in pairs))
+        options = colmap.FeatureMatchingOptions()
+        options.skip_geometric_verification = True
+        pairing = colmap.ImportedPairingOptions()
+        pairing.match_list_path = listing
+        # The whole list in one block would write nothing, and so tell nothing, before the end.
+        pairing.block_size = max(16, min(256, len(pairs) // 32))
+        self.progress.start("match features", len(pairs))
+        with colmap.Database.open(self.database) as database:
+            run_in_background(
+                lambda token: colmap.match_image_pairs(
+                    self.database,
+                    matching_options=options,
+                    pairing_options=pairing,
+                    device=colmap.Device.cpu,
+                    cancellation_token=token,
+                ),
+                self.progress,
+                database.num_matched_image_pairs,
+            )
+            matches = database.num_matches()
+        self.progress.finish(f"{matches} matches in {len(pairs)} pairs")
+
+    def verify(self) -> int:
+        """Geometric verification of the matches with what is known of the cameras; the number of pairs that pass."""
+        colmap = load_pycolmap()
+        options = colmap.TwoViewGeometryOptions()
+        options.ransac.random_seed = SEED
+        self.progress.start("verify pairs")
+        run_in_background(
+            lambda token: colmap.geometric_verification(
+                self.database, two_view_geometry_options=options, cancellation_token=token
+            ),
+            self.progress,
+        )
+        with colmap.Database.open(self.database) as database:
+            verified, inliers = database.num_verified_image_pairs(), database.num_inlier_matches()
+        self.progress.finish(f"{verified} pairs, {inliers} matches")
+        return verified
+
+    def set_cameras(self, params: dict[int, Sequence[float]], known: bool, database: Path | None = None) -> None:
+        """Give cameras (by Item.camera) their parameters, in the order of their COLMAP model.
+
+        Args:
+            known: the parameters are meant. COLMAP replaces the focal length of a camera that is not marked so by
+                what the first pair of photos suggests, whatever it started from.
+            database: a copy of the workspace's database, or None for its own.
+        """
+        colmap = load_pycolmap()
+        with colmap.Database.open(database or self.database) as opened:
+            for camera, values in params.items():
+                entry = opened.read_camera(self.camera_ids[camera])
+                entry.params = np.asarray(values, dtype=np.float64)
+                entry.has_prior_focal_length = known
+                opened.update_camera(entry)
+
+    def copy_database(self, name: str) -> Path:
+        """A copy of the database in its present state, for one try of the mapper."""
+        target = self.folder / name
+        shutil.copyfile(self.database, target)
+        return target
+
+    def fundamental_matrices(self) -> list[tuple[int, int, np.ndarray, int]]:
+        """(item a, item b, F [3, 3], inliers) of the verified pairs that are neither planar nor a pure rotation.
+
+        x_bᵀ F x_a = 0 for pixels of the exported photos.
+        """
+        colmap = load_pycolmap()
+        index_of = {image_id: index for index, image_id in enumerate(self.image_ids)}
+        with colmap.Database.open(self.database) as database:
+            pair_ids, geometries = database.read_two_view_geometries()
+        found = []
+        for pair_id, geometry in zip(pair_ids, geometries, strict=True):
+            if geometry.config == colmap.TwoViewGeometryConfiguration.UNCALIBRATED and geometry.F is not None:
+                a, b = colmap.pair_id_to_image_pair(pair_id)
+                found.append((index_of[a], index_of[b], np.array(geometry.F), len(geometry.inlier_matches)))
+        return found
+
+
+def model_points(model) -> tuple[np.ndarray, np.ndarray, float]:
+    """xyz [n, 3] float64 and rgb [n, 3] in 0…255 of a pycolmap reconstruction, by point id, and its error in px."""
+    points = [point for _, point in sorted(model.points3D.items())]
+    xyz = np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3)
+    rgb = np.array([point.color for point in points], dtype=np.float64).reshape(-1, 3)
+    return xyz, rgb, float(model.compute_mean_reprojection_error()) if points else 0.0
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="splatinit-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _over(pixels: Pixels, background: tuple[float, float, float]) -> np.ndarray:
+    """[h, w, 3] uint8: the image over an sRGB colour."""
+    if pixels.alpha is None:
+        return pixels.rgb
+    alpha = pixels.alpha[..., None].astype(np.float32) / 255.0
+    colour = np.asarray(background, dtype=np.float32) * 255.0
+    return np.rint(alpha * pixels.rgb + (1.0 - alpha) * colour).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------------------- pairs
+def all_pairs(n: int) -> list[tuple[int, int]]:
+    """Every pair of n photos."""
+    return list(itertools.combinations(range(n), 2))
+
+
+def sequence_pairs(n: int, overlap: int = 10, anchors: int = 24) -> list[tuple[int, int]]:
+    """Pairs of n photos taken one after the other.
+
+    Each with the next ``overlap``, and with those 2^i further on; and ``anchors`` evenly spaced photos all with each
+    other, so that a path that comes back is closed.
+    """
+    steps = [*range(1, overlap + 1), *itertools.takewhile(lambda s: s < n, (2**i for i in range(4, 20)))]
+    pairs = {(a, a + step) for a in range(n) for step in steps if a + step < n}
+    spaced = sorted({round(i) for i in np.linspace(0, n - 1, min(anchors, n))})
+    pairs.update(itertools.combinations(spaced, 2))
+    return sorted(pairs)
+
+
+def pose_pairs(centers: np.ndarray, forward: np.ndarray, each: int = 16) -> list[tuple[int, int]]:
+    """Pairs of posed photos that are likely to see the same things.
+
+    For each camera, of those whose viewing direction differs by less than 75°: the nearest half of ``each``, for
+    matches, and as many further ones at growing distance, for parallax.
+
+    Args:
+        centers: [n, 3] camera centres.      forward: [n, 3] unit viewing directions.
+    """
+    n = len(centers)
+    further = [each // 2 + i * (i + 1) // 2 for i in range(1, each - each // 2 + 1)]
+    ranks = [*range(each // 2), *further]
+    pairs: set[tuple[int, int]] = set()
+    for a in range(n):
+        others = np.flatnonzero((forward @ forward[a] > np.cos(np.radians(75.0))) & (np.arange(n) != a))
+        order = others[np.argsort(np.linalg.norm(centers[others] - centers[a], axis=1), kind="stable")]
+        pairs.update(_ordered(a, int(order[rank])) for rank in ranks if rank < len(order))
+    return sorted(pairs)
+
+
+def _ordered(a: int, b: int) -> tuple[int, int]:
+    return (a, b) if a < b else (b, a)
