@@ -14,12 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import __path__ as PACKAGE_PATH
 from .errors import BackendError, ConfigError, NotBuilt, OutOfMemory, ShapeError
 
 if TYPE_CHECKING:
     import torch
 
-LIBRARY_FOLDER = Path(__file__).parent / "_lib"
+# An editable install keeps what was compiled in site-packages, beside the source tree; both are in the package's path.
+LIBRARY_FOLDERS = [Path(folder) / "_lib" for folder in PACKAGE_PATH]
 OK, OUT_OF_MEMORY, BAD_ARGUMENT, TOO_MANY_PAIRS = 0, -1, -2, -3
 
 
@@ -77,9 +79,10 @@ class FrameInfo(Structure):
 
 
 def library_path(name: str) -> Path:
-    """Where the library called ``name`` ("splat_cpu") is installed; the file need not exist."""
+    """Where the library called ``name`` ("splat_cpu") is installed, or would be if it were: the file need not exist."""
     suffix = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
-    return LIBRARY_FOLDER / f"{'' if sys.platform == 'win32' else 'lib'}{name}{suffix}"
+    paths = [folder / f"{'' if sys.platform == 'win32' else 'lib'}{name}{suffix}" for folder in LIBRARY_FOLDERS]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def available() -> bool:

@@ -15,12 +15,13 @@ constexpr int64_t kPoseChunk = 512;   // Gaussians whose pose gradients are summ
 // One visible Gaussian as the blend loop reads it: one cache line.
 struct alignas(64) Record {
     float x, y;                     // mean2d, px
-    float qa, qb, qc;               // -log2(e) (a/2, b, c/2) of the conic
+    float qa, shear, qd;            // its exponent, see log2_alpha in blend.h
     float log2_opacity;             // antialiasing included
     float r, g, b, depth;
-    float shear, reach, drop;       // of its Ellipse: the interval of a pixel row
+    float reach, drop;              // of its Ellipse, as is shear: the interval of a pixel row
     float half_x, half_y;           // and its bounding box
     float opacity;
+    float dy_right;                 // height above the mean of the ellipse's rightmost point
 };
 static_assert(sizeof(Record) == 64, "a record is one cache line");
 
@@ -61,10 +62,9 @@ template <class F>
 static inline void for_reached_tiles(const Record& record, const Frame& frame, F&& visit) {
     const Ellipse e = {record.x,     record.y,     record.half_x, record.half_y,
                        record.shear, record.reach, record.drop};
-    const float dy_right = -0.5f * record.half_x * (record.qb / record.qc);
     int row, last_row, first, last;
     for (tile_rows(e, frame.tiles_y, &row, &last_row); row < last_row; ++row) {
-        tile_span(e, dy_right, row, frame.tiles_x, &first, &last);
+        tile_span(e, record.dy_right, row, frame.tiles_x, &first, &last);
         for (int column = first; column < last; ++column) visit(uint32_t(row * frame.tiles_x + column));
     }
 }

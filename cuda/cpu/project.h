@@ -39,14 +39,21 @@ static inline bool project_one(const splat_gaussians& g, const splat_view& view,
     if (!box_meets_image(ellipse, view.width, view.height)) return false;
     record.x = s.mean2d[0], record.y = s.mean2d[1];
     record.qa = float(-0.5 * kLog2e) * s.conic[0];
-    record.qb = float(-kLog2e) * s.conic[1];
-    record.qc = float(-0.5 * kLog2e) * s.conic[2];
+    record.qd = float(-0.5 * kLog2e) / s.cov[2];
     record.log2_opacity = std::log2(opacity);
     record.depth = s.depth;
     record.shear = ellipse.shear, record.reach = ellipse.reach, record.drop = ellipse.drop;
     record.half_x = ellipse.half_x, record.half_y = ellipse.half_y;
+    record.dy_right = ellipse.half_x * s.cov[1] / s.cov[0];
     record.opacity = opacity;
     return true;
+}
+
+// The inverse screen covariance (a, b, c) back from a record.
+static inline void record_conic(const Record& record, float* conic) {
+    conic[0] = record.qa * float(-2.0 * kLn2);
+    conic[1] = conic[0] * record.shear;
+    conic[2] = record.qd * float(-2.0 * kLn2) + conic[1] * record.shear;
 }
 
 static void project_loop(const splat_gaussians& g, const splat_view& view, Frame& frame, splat_aux& aux, int threads) {
@@ -108,8 +115,8 @@ static void project_vjp_loop(const splat_gaussians& g, const splat_view& view, F
                 continue;
             }
             const Record& record = frame.records[i];
-            const float conic[3] = {record.qa * float(-2.0 * kLn2), record.qb * float(-kLn2),
-                                    record.qc * float(-2.0 * kLn2)};
+            float conic[3];
+            record_conic(record, conic);
             ProjectionCotangents<float> v;
             float v_opacity;
             moments_to_screen(sum + kSlotMoments, conic, record.opacity, v.mean2d, v.conic, &v_opacity);

@@ -27,7 +27,13 @@ typedef float vf __attribute__((vector_size(kLanes * 4)));
 typedef int32_t vi __attribute__((vector_size(kLanes * 4)));
 typedef float vf_unaligned __attribute__((vector_size(kLanes * 4), aligned(4)));
 
-static inline vf set1(float x) { return vf{} + x; }
+static inline vf set1(float x) {  // x - 0 is x, so this is a bare broadcast; x + 0 is not, for x = -0
+#ifdef __AVX2__
+    return x - vf{};
+#else
+    return vf{x, x, x, x, x, x, x, x};
+#endif
+}
 static inline vi set1i(int32_t x) { return vi{} + x; }
 static inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
 static inline vf loadu(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }

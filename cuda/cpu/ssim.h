@@ -31,15 +31,16 @@ struct SsimWindow {
 
 // out[i] = sum_d tap[d] in[i + 3 d]: neighbours in a row of interleaved RGB are 3 floats apart.
 static inline void filter_row(const SsimWindow& window, const float* in, float* out, int64_t stride) {
+    vf tap[kSsimRadius + 1];
+    for (int d = 0; d <= kSsimRadius; ++d) tap[d] = set1(window.tap[d]);
     for (int64_t i = 0; i < stride; i += kLanes) {
-        vf sum = window.tap[0] * loadu(in + i);
-        for (int d = 1; d <= kSsimRadius; ++d)
-            sum = fma(set1(window.tap[d]), loadu(in + i - 3 * d) + loadu(in + i + 3 * d), sum);
+        vf sum = tap[0] * loadu(in + i);
+        for (int d = 1; d <= kSsimRadius; ++d) sum = fma(tap[d], loadu(in + i - 3 * d) + loadu(in + i + 3 * d), sum);
         storeu(out + i, sum);
     }
 }
 
-// A ring of horizontally filtered rows of kMaps maps. `source(row, scratch)` fills kMaps padded rows.
+// A ring of horizontally filtered rows of kMaps maps.
 template <int kMaps>
 struct FilteredRows {
     const SsimWindow& window;
@@ -47,31 +48,50 @@ struct FilteredRows {
     int64_t stride;
     float* ring;     // [kTaps, kMaps, stride]
     float* scratch;  // [kMaps, kRowPad + stride + kRowPad]
+    float* zeros;    // [stride], a row outside the image
     int next = -1;   // next row to filter
 
-    static int64_t floats(int64_t stride) { return kTaps * kMaps * stride + kMaps * (stride + 2 * kRowPad); }
+    static int64_t floats(int64_t stride) { return kTaps * kMaps * stride + kMaps * (stride + 2 * kRowPad) + stride; }
 
-    float* row(int y, int map) { return ring + (int64_t(y % kTaps) * kMaps + map) * stride; }
+    // memory [floats(stride)], all 0.
+    FilteredRows(const SsimWindow& window, int height, int64_t stride, float* memory)
+        : window(window), height(height), stride(stride), ring(memory), scratch(ring + kTaps * kMaps * stride),
+          zeros(scratch + kMaps * (stride + 2 * kRowPad)) {}
+
+    const float* row(int y, int map) const {
+        return y < 0 || y >= height ? zeros : ring + (int64_t(y % kTaps) * kMaps + map) * stride;
+    }
     float* input(int map) { return scratch + map * (stride + 2 * kRowPad) + kRowPad; }
 
-    // Makes rows up to y + kSsimRadius available for the window around row y.
+    // Makes the rows of the window around row y available; source(row) fills the inputs.
     template <class Source>
     void advance(int y, Source&& source) {
         if (next < 0) next = y - kSsimRadius < 0 ? 0 : y - kSsimRadius;
         for (; next <= y + kSsimRadius && next < height; ++next) {
             source(next);
-            for (int m = 0; m < kMaps; ++m) filter_row(window, input(m), row(next, m), stride);
+            for (int m = 0; m < kMaps; ++m)
+                filter_row(window, input(m), ring + (int64_t(next % kTaps) * kMaps + m) * stride, stride);
         }
     }
 
-    // Vertically filtered vector i of a map around row y.
-    vf column(int y, int map, int64_t i) {
-        vf sum = window.tap[0] * loadu(row(y, map) + i);
-        for (int d = 1; d <= kSsimRadius; ++d) {
-            if (y - d >= 0) sum = fma(set1(window.tap[d]), loadu(row(y - d, map) + i), sum);
-            if (y + d < height) sum = fma(set1(window.tap[d]), loadu(row(y + d, map) + i), sum);
+    // Calls visit(i, columns) for each vector i of the row y; columns [kMaps] are filtered vertically too.
+    template <class Visit>
+    void filter_columns(int y, Visit&& visit) const {
+        const float* rows[kMaps][kTaps];
+        vf tap[kSsimRadius + 1];
+        for (int d = 0; d <= kSsimRadius; ++d) tap[d] = set1(window.tap[d]);
+        for (int m = 0; m < kMaps; ++m)
+            for (int d = -kSsimRadius; d <= kSsimRadius; ++d) rows[m][d + kSsimRadius] = row(y + d, m);
+        for (int64_t i = 0; i < stride; i += kLanes) {
+            vf columns[kMaps];
+            for (int m = 0; m < kMaps; ++m) {
+                const float* const* r = rows[m] + kSsimRadius;
+                columns[m] = tap[0] * loadu(r[0] + i);
+                for (int d = 1; d <= kSsimRadius; ++d)
+                    columns[m] = fma(tap[d], loadu(r[-d] + i) + loadu(r[d] + i), columns[m]);
+            }
+            visit(i, columns);
         }
-        return sum;
     }
 };
 
@@ -91,7 +111,7 @@ static void ssim_loop(const float* x, const float* y, int width, int height, flo
             for (int row = first; row < stop; ++row) loss_rows[2 * row] = __builtin_nan("");
             continue;
         }
-        FilteredRows<5> rows{window, height, stride, memory, memory + kTaps * 5 * stride};
+        FilteredRows<5> rows(window, height, stride, memory);
         for (int row = first; row < stop; ++row) {
             rows.advance(row, [&](int r) {
                 float *a = rows.input(0), *b = rows.input(1), *aa = rows.input(2), *bb = rows.input(3), *ab = rows.input(4);
@@ -105,17 +125,16 @@ static void ssim_loop(const float* x, const float* y, int width, int height, flo
                 }
             });
             vf l1 = set1(0.0f), total = set1(0.0f);
-            for (int64_t i = 0; i < stride; i += kLanes) {
+            rows.filter_columns(row, [&](int64_t i, const vf* m) {
                 vf v_mu, v_xx, v_xy;
-                const vf value = ssim_value_vjp(rows.column(row, 0, i), rows.column(row, 1, i), rows.column(row, 2, i),
-                                                rows.column(row, 3, i), rows.column(row, 4, i), &v_mu, &v_xx, &v_xy);
+                const vf value = ssim_value_vjp(m[0], m[1], m[2], m[3], m[4], &v_mu, &v_xx, &v_xy);
                 const vi inside = inside_row(i, count, lanes);
                 total += masked(inside, value);
                 float* out = maps + row * stride + i;
                 storeu(out, masked(inside, v_mu));
                 storeu(out + plane, masked(inside, v_xx));
                 storeu(out + 2 * plane, masked(inside, v_xy));
-            }
+            });
             for (int64_t i = 0; i + kLanes <= count; i += kLanes)
                 l1 += vabs(loadu(x + row * count + i) - loadu(y + row * count + i));
             double l1_row = double(sum_lanes(l1));
@@ -142,7 +161,7 @@ static void ssim_vjp_loop(const float* x, const float* y, int width, int height,
             v_x[int64_t(first) * count] = __builtin_nanf("");
             continue;
         }
-        FilteredRows<3> rows{window, height, stride, memory, memory + kTaps * 3 * stride};
+        FilteredRows<3> rows(window, height, stride, memory);
         float* a = memory + FilteredRows<3>::floats(stride);  // this row of x, of y and of the result
         float *b = a + stride, *out = b + stride;
         for (int row = first; row < stop; ++row) {
@@ -152,12 +171,12 @@ static void ssim_vjp_loop(const float* x, const float* y, int width, int height,
             });
             __builtin_memcpy(a, x + row * count, size_t(count) * sizeof(float));
             __builtin_memcpy(b, y + row * count, size_t(count) * sizeof(float));
-            for (int64_t i = 0; i < stride; i += kLanes) {
+            rows.filter_columns(row, [&](int64_t i, const vf* m) {
                 const vf p = loadu(a + i), q = loadu(b + i);
-                const vf v_ssim = rows.column(row, 0, i) + 2.0f * p * rows.column(row, 1, i) + q * rows.column(row, 2, i);
+                const vf v_ssim = m[0] + 2.0f * p * m[1] + q * m[2];
                 const vf sign = select(p > q, set1(l1_scale), select(p < q, set1(-l1_scale), set1(0.0f)));
                 storeu(out + i, fma(set1(ssim_scale), v_ssim, sign));
-            }
+            });
             __builtin_memcpy(v_x + row * count, out, size_t(count) * sizeof(float));
         }
         __builtin_free(memory);

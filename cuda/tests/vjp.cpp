@@ -193,9 +193,10 @@ int main() {
         for (int i = 0; i < 3; ++i) {
             const double* g = &x[7 * i];
             const double dx = 4.5 - g[0], dy = 3.5 - g[1];
-            const double k = splat::kLog2e;
-            const double alpha = std::exp2(splat::log2_alpha(dx, -0.5 * k * g[2], -k * g[3] * dy,
-                                                             -0.5 * k * g[4] * dy * dy + std::log2(g[5])));
+            // As the engine has it, from the conic (a, b, c): 1 / yy = c - b^2 / a.
+            const double k = -0.5 * splat::kLog2e, shear = g[3] / g[2];
+            const double alpha =
+                std::exp2(splat::log2_alpha(dx, dy, k * g[2], shear, k * (g[4] - g[3] * shear), std::log2(g[5])));
             out += alpha * T * g[6];
             T *= 1.0 - alpha;
         }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .. import native
-from ..errors import ShapeError
+from ..errors import ConfigError
 from ..types import Camera, Gaussians, RasterAux, Render
 from .base import RasterSettings
 
@@ -38,7 +38,7 @@ class CpuRasterizer:
         """See :class:`splatinit.raster.base.Rasterizer`."""
         degree = gaussians.sh_degree if sh_degree is None else sh_degree
         if not 0 <= degree <= gaussians.sh_degree:
-            raise ShapeError(f"sh_degree is {degree}, but these Gaussians hold degrees 0 to {gaussians.sh_degree}.")
+            raise ConfigError(f"sh_degree is {degree}, but these Gaussians hold degrees 0 to {gaussians.sh_degree}.")
         n = len(gaussians)
         aux = RasterAux(
             means2d=torch.empty(n, 2),

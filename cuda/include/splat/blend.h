@@ -16,11 +16,14 @@ constexpr double kLog2AlphaMin = -7.994353436858858;  // log2(1 / 255)
 
 SPLAT_HD double fma(double a, double b, double c) { return a * b + c; }
 
-// log2 of the unclamped alpha at the offset (dx, dy) = pixel - mean; qa = -log2(e) a / 2, qb = -log2(e) b,
-// qc = -log2(e) c / 2 of the conic (a, b, c); row = qb * dy and base = qc * dy^2 + log2(opacity) are constant along a row.
-template <class F>
-SPLAT_HD F log2_alpha(F dx, F qa, F row, F base) {
-    return fma(dx, fma(qa, dx, row), base);
+// log2 of the unclamped alpha at the offset (dx, dy) = pixel - mean. With the conic (a, b, c) of the covariance
+// [[xx, xy], [xy, yy]], sigma is completed to squares, so that nothing cancels for needle-like Gaussians:
+//   2 sigma = a dx^2 + 2 b dx dy + c dy^2 = a (dx + (b/a) dy)^2 + dy^2 / yy
+// qa = -log2(e) a / 2, shear = b / a, qd = -log2(e) / (2 yy).
+template <class F, class S>
+SPLAT_HD F log2_alpha(F dx, F dy, S qa, S shear, S qd, S log2_opacity) {
+    const F u = fma(dy, shear, dx);
+    return fma(qa * u, u, fma(qd * dy, dy, log2_opacity));
 }
 
 // Gradients of what one pixel sees of one Gaussian, given the pixel's running state in the backward walk (back to front).
