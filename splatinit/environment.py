@@ -51,15 +51,19 @@ def wanted_threads() -> int | None:
 
 
 def use_threads() -> None:
-    """Let torch, and the native engine that shares its OpenMP runtime, use SPLATINIT_THREADS threads.
+    """Let torch and the native engine use SPLATINIT_THREADS threads; nothing changes where it is not set.
 
-    It changes speed only: results are the same for any number of threads.
+    The native engine's results are the same for any number of threads.
     """
     threads = wanted_threads()
     if threads is not None:
         import torch
 
+        from . import native
+
         torch.set_num_threads(threads)
+        if native.available():
+            native.set_threads(threads)
 
 
 def cores() -> int:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class EvalConfig:
             some seconds per megapixel and view, alex a tenth of it; empty for none.
     """
 
-    lpips: tuple[str, ...] = ("vgg",)
+    lpips: tuple[Literal["vgg", "alex"], ...] = ("vgg",)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -312,9 +312,9 @@ def start(
 def make_config(init: str | None = None, settings: Mapping[str, Any] | None = None, *presets: str) -> RunConfig:
     """A run's config from Python values: presets by name, then ``settings`` by dotted key, then ``init``."""
     layers = [load_preset(name) for name in presets]
-    layers.append(Layer("settings", dict(settings or {})))
-    if init is not None:
-        layers.append(Layer("init", {"init.name": init}))
+    # One layer: a later one that chose the initializer would drop what ``settings`` say about it.
+    chosen = {} if init is None else {"init.name": init}
+    layers.append(Layer("settings", dict(settings or {}) | chosen))
     return build_config(*layers)
 
 
@@ -478,7 +478,7 @@ def _inputs(images: ImageSet, config: RunConfig) -> dict[str, str]:
     for name, kind in field_types(type(settings) if settings is not None else None).items():
         value = getattr(settings, name)
         if kind in (Path, Path | None) and value is not None:
-            inputs[f"init.{name}"] = runs.fingerprint_file(value)
+            inputs[f"init.{name}"] = runs.fingerprint_path(value)
     return inputs
 
 

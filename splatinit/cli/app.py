@@ -268,7 +268,6 @@ def init(
 
     chosen = _config(config, _options(init, max_size, downscale, None, seed, None), settings)
     result, _ = watched(
-        make_console(stderr=True),
         lambda progress, stop: pipeline.start(scene, out, config=chosen, with_images=images, progress=progress),
     )
     show_start(make_console(), result, with_images=images)
@@ -361,7 +360,7 @@ def evaluate(
         ruler = _load_scene(target, scene, chosen, progress)
         return pipeline.evaluate(ruler, gaussians, chosen.eval, raster=chosen.raster, out_dir=out, progress=progress)
 
-    report, _ = watched(make_console(stderr=True), work)
+    report, _ = watched(work)
     show_scores(make_console(), report, out)
 
 
@@ -434,11 +433,31 @@ def render(
             progress=progress,
         )
 
-    written, _ = watched(make_console(stderr=True), work)
+    written, _ = watched(work)
     show_files(make_console(), written)
 
 
 # ------------------------------------------------------------------------------------------------------------ knowing
+@command("demo", "Knowing")
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Holds the drawn scene and one run per start.")
+    ] = Path("runs/demo"),
+    steps: Annotated[int, typer.Option("--steps", metavar="N", help="Training steps of each run.", min=1)] = 1500,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of both runs.")] = 0,
+) -> None:
+    """The whole line in minutes, on a scene that splatinit draws itself: what difference does the start make?
+
+    Draws a small yard with exact poses and known geometry, starts from SfM-like and from random points, trains both
+    with the same settings, and compares points with the true surface and renders with photos. Nothing is downloaded.
+    """
+    from ..demo import run_demo
+    from .tables import show_demo
+
+    result, _ = watched(lambda progress, stop: run_demo(out, steps=steps, seed=seed, progress=progress), asked=False)
+    show_demo(make_console(), result)
+
+
 @command("list", "Knowing")
 def list_parts(
     part: Annotated[
@@ -512,7 +531,6 @@ def _run_and_show(scene: Path, out: Path | None, config: RunConfig) -> None:
     from .tables import show_runs
 
     result, signum = watched(
-        make_console(stderr=True),
         lambda progress, stop: pipeline.run(scene, out, config=config, progress=progress, stop=stop),
     )
     exit_if_stopped(result, signum)

@@ -103,11 +103,13 @@ class Stopped(KeyboardInterrupt):
 class Interrupts:
     """Turns SIGINT and SIGTERM into a checkpoint during training and into :class:`Stopped` elsewhere.
 
-    Called, it says whether the training should stop. A second signal stops at once, without a checkpoint.
+    Called, it says whether the training should stop. A second signal stops at once, without a checkpoint; so does
+    the first where nobody asks (``asked`` is false).
     """
 
-    def __init__(self, progress: ConsoleProgress) -> None:
+    def __init__(self, progress: ConsoleProgress, *, asked: bool = True) -> None:
         self.signum: int | None = None
+        self._asked = asked
         self._progress = progress
         self._before: dict[int, Any] = {}
 
@@ -126,14 +128,17 @@ class Interrupts:
         return self.signum is not None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._progress.stage != "train" or self.signum is not None:
+        if not self._asked or self._progress.stage != "train" or self.signum is not None:
             raise Stopped(signum)
         self.signum = signum
         self._progress.note(f"{signal.Signals(signum).name}: writing a checkpoint, then stopping (again: at once)")
 
 
-def watched(console: Console, work: Callable[[ConsoleProgress, Interrupts], Any]) -> tuple[Any, int | None]:
-    """Run ``work`` with live progress and signals caught; returns its result, and the signal that stopped it."""
-    with ConsoleProgress(console) as progress, Interrupts(progress) as stop:
+def watched(work: Callable[[ConsoleProgress, Interrupts], Any], *, asked: bool = True) -> tuple[Any, int | None]:
+    """Run ``work`` with live progress and signals caught; returns its result, and the signal that stopped it.
+
+    ``asked``: whether ``work`` hands the Interrupts on as ``stop``.
+    """
+    with ConsoleProgress(make_console(stderr=True)) as progress, Interrupts(progress, asked=asked) as stop:
         result = work(progress, stop)
     return result, stop.signum

@@ -13,6 +13,7 @@ from rich.table import Table
 from ..doctor import BROKEN, MISSING, OK, Finding
 
 if TYPE_CHECKING:
+    from ..demo import DemoResult
     from ..evaluation import EvalReport
     from ..pipeline import RunResult
 
@@ -43,14 +44,28 @@ def show_runs(console: Console, results: Sequence[RunResult]) -> None:
             *(number(result.seconds.get(stage), 1) for stage in STAGES),
         )
     console.print(table)
-    for text in dict.fromkeys(note for result in results for note in result.report.notes):
-        console.print(f"[yellow]note[/] {escape(text)}", soft_wrap=True)
     for result in results:
+        if "eval" in result.reused:  # else they were told when they arose
+            for text in result.report.notes:
+                console.print(f"[yellow]note[/] {escape(text)}", soft_wrap=True)
         if result.reused:
             console.print(f"[dim]Re-used from an earlier run: {', '.join(result.reused)}.[/]", soft_wrap=True)
         sheet = result.folder.eval / "contact_sheet.png"
         files = {"splat": result.folder.splat, "scores": result.folder.eval / "metrics.json"}
         show_places(console, files | ({"picture": sheet} if sheet.exists() else {}))
+
+
+def show_demo(console: Console, result: DemoResult) -> None:
+    """The comparison of the demo's starts, and the picture of it."""
+    table = Table(title="The same scene, trainer and steps", title_justify="left", header_style="dim")
+    for index, column in enumerate(result.columns):
+        table.add_column(column, justify="right" if index else "left", style=None if index else "cyan")
+    for row in result.rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for text in result.notes:
+        console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+    show_places(console, {"picture": result.picture})
 
 
 def show_start(console: Console, result: RunResult, *, with_images: bool) -> None:

@@ -250,12 +250,17 @@ def fingerprint_images(images: ImageSet) -> str:
     return digest.hexdigest()[:16]
 
 
-def fingerprint_file(path: Path) -> str:
-    """Short hash of a file's content."""
+def fingerprint_path(path: Path) -> str:
+    """Short hash of a file's content, or of the files directly in a folder. Raises ConfigError where there is none."""
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist.", path=path)
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if part.is_file():
+            digest.update(part.name.encode() if path.is_dir() else b"")
+            with open(part, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
     return digest.hexdigest()[:16]
 
 

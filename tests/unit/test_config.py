@@ -248,14 +248,11 @@ def every_config_class():
                 yield section.name, cls
 
 
-@pytest.mark.parametrize(
-    ("section", "cls"), list(every_config_class()), ids=lambda value: getattr(value, "__name__", value)
-)
-def test_every_setting_of_every_part_is_explained_and_convertible(section, cls):
-    for setting in describe(cls, section):
-        assert setting.about, f"{cls.__name__} does not explain {setting.key}"
-    kinds = cfg.field_types(cls)
-    for name, default in ((f.name, f.default) for f in fields(cls)):
-        assert convert(default, kinds[name], name, "default") == default
-    with pytest.raises(AttributeError):
-        setattr(cls(), fields(cls)[0].name, 0)  # frozen
+def test_every_setting_of_every_part_is_explained_and_convertible():
+    for section, cls in every_config_class():
+        kinds = cfg.field_types(cls)
+        for setting, field in zip(describe(cls, section), fields(cls), strict=True):
+            assert setting.about, f"{cls.__name__} does not explain {setting.key}"
+            assert convert(field.default, kinds[field.name], setting.key, "default") == field.default
+        with pytest.raises(AttributeError):
+            setattr(cls(), fields(cls)[0].name, 0)  # frozen
