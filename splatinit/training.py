@@ -137,7 +137,7 @@ def train(
 
     Raises:
         TrainingError: no training view, no Gaussians (left), a loss that is not finite (names step and view), or
-            Gaussians that are not (looked for at every preview: an engine need not show them).
+            Gaussians that are not (looked for at every preview and before saving: an engine need not show them).
         ConfigError: the checkpoints belong to another training (names what differs).
     """
     import torch
@@ -496,6 +496,8 @@ class _Saver:
         from .io.checkpoints import save_checkpoint
 
         began = time.perf_counter()
+        # A checkpoint that cannot be continued must not push out one that can.
+        _check_finite(self._adam.gaussians, f"after step {self._adam.steps}")
         state = {f"densify.{k}": v for k, v in self._densifier.state().items()}
         meta = {"training": self._identity, "seconds": seconds}
         save_checkpoint(self._folder, self._adam.steps, {**self._adam.state(), **state}, meta)

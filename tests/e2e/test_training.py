@@ -19,6 +19,12 @@ from splatinit.training import TrainConfig, train
 from splatinit.types import DepthPrior, Gaussians, Pixels, Scene, View
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    with tiny.threads(1):
+        yield
+
+
 def run(scene: Scene, model: Gaussians | None = None, *, densifier=None, seed: int = 0, steps: int = 60, **more):
     settings = {k: more.pop(k) for k in list(more) if k in TrainConfig.__dataclass_fields__}
     return train(
