@@ -274,14 +274,14 @@ def build_solids() -> list[Solid]:
 
 
 def build_cameras() -> list[Camera]:
-    """One round of cameras about the yard, at distances of 4 to 5 and heights of 0.8 to 2.7, looking inwards."""
+    """One round of cameras about the yard, 4.1 to 4.9 away and 0.8 to 2.5 high, looking inwards."""
     focal = WIDTH / 2 / np.tan(np.radians(FIELD_OF_VIEW) / 2)
     K = np.array([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1.0]])
     cameras = []
     for k in range(VIEWS):
         angle = 2 * np.pi * k / VIEWS
-        distance = 4.5 + 0.5 * np.cos(7 * angle)
-        height = 1.75 + 0.95 * np.sin(5 * angle + 0.4)
+        distance = 4.5 + 0.4 * np.cos(5 * angle)
+        height = 1.65 + 0.85 * np.sin(3 * angle + 0.4)
         eye = np.array([distance * np.cos(angle), distance * np.sin(angle), height])
         target = np.array([0.25 * np.cos(3 * angle), 0.25 * np.sin(4 * angle), 0.82])
         forward = (target - eye) / np.linalg.norm(target - eye)
