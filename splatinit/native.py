@@ -155,8 +155,21 @@ def build_info() -> dict[str, object]:
         "version": lib.splat_cpu_version().decode(),
         "simd": lib.splat_cpu_simd().decode(),
         "threads": lib.splat_cpu_threads(),
-        "cuda": library_path("splat_cuda").exists(),
+        "cuda": _cuda_state(),
     }
+
+
+def _cuda_state() -> str:
+    """Whether splat_cuda was built, and which devices it sees. It has no engine yet."""
+    path = library_path("splat_cuda")
+    if not path.exists():
+        return "not built (no CUDA compiler at installation)"
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"built, but cannot be loaded: {error}"
+    lib.splat_cuda_version.restype = c_char_p
+    return f"{lib.splat_cuda_version().decode()}, {lib.splat_cuda_device_count()} devices, no engine yet"
 
 
 def set_threads(threads: int) -> None:

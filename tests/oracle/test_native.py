@@ -147,3 +147,13 @@ def test_wrong_tensors_are_refused() -> None:
         native.l1_dssim(x.double(), x, 0.2)
     with pytest.raises(ShapeError, match="not contiguous"):
         native.l1_dssim(x.transpose(0, 1).contiguous().transpose(0, 1), x, 0.2)
+
+
+def test_shared_maths_compiles_for_the_device(tmp_path: Path) -> None:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no CUDA compiler on this machine")
+    source = ROOT / "cuda" / "tests" / "device_maths.cu"
+    command = [nvcc, "-std=c++17", "-I", str(ROOT / "cuda" / "include"), "-c", str(source), "-o", str(tmp_path / "o")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -11,10 +11,19 @@ SPLAT_HD constexpr int sh_bases(int degree) { return (degree + 1) * (degree + 1)
 
 constexpr double kSh0 = 0.28209479177387814;
 constexpr double kSh1 = 0.4886025119029199;
-constexpr double kSh2[5] = {1.0925484305920792, -1.0925484305920792, 0.31539156525252005, -1.0925484305920792,
-                            0.5462742152960396};
-constexpr double kSh3[7] = {-0.5900435899266435, 2.890611442640554,  -0.4570457994644658, 0.3731763325901154,
-                            -0.4570457994644658, 1.445305721320277, -0.5900435899266435};
+// Numbers, not arrays: device code cannot index a constexpr array of the host.
+constexpr double kSh2_0 = 1.0925484305920792;
+constexpr double kSh2_1 = -1.0925484305920792;
+constexpr double kSh2_2 = 0.31539156525252005;
+constexpr double kSh2_3 = -1.0925484305920792;
+constexpr double kSh2_4 = 0.5462742152960396;
+constexpr double kSh3_0 = -0.5900435899266435;
+constexpr double kSh3_1 = 2.890611442640554;
+constexpr double kSh3_2 = -0.4570457994644658;
+constexpr double kSh3_3 = 0.3731763325901154;
+constexpr double kSh3_4 = -0.4570457994644658;
+constexpr double kSh3_5 = 1.445305721320277;
+constexpr double kSh3_6 = -0.5900435899266435;
 
 // basis [sh_bases(degree)] at the unit vector dir [3].
 template <class T>
@@ -27,19 +36,19 @@ SPLAT_HD void sh_basis(int degree, const T* dir, T* basis) {
     basis[3] = T(-kSh1) * x;
     if (degree < 2) return;
     const T xx = x * x, yy = y * y, zz = z * z;
-    basis[4] = T(kSh2[0]) * x * y;
-    basis[5] = T(kSh2[1]) * y * z;
-    basis[6] = T(kSh2[2]) * (T(2) * zz - xx - yy);
-    basis[7] = T(kSh2[3]) * x * z;
-    basis[8] = T(kSh2[4]) * (xx - yy);
+    basis[4] = T(kSh2_0) * x * y;
+    basis[5] = T(kSh2_1) * y * z;
+    basis[6] = T(kSh2_2) * (T(2) * zz - xx - yy);
+    basis[7] = T(kSh2_3) * x * z;
+    basis[8] = T(kSh2_4) * (xx - yy);
     if (degree < 3) return;
-    basis[9] = T(kSh3[0]) * y * (T(3) * xx - yy);
-    basis[10] = T(kSh3[1]) * x * y * z;
-    basis[11] = T(kSh3[2]) * y * (T(4) * zz - xx - yy);
-    basis[12] = T(kSh3[3]) * z * (T(2) * zz - T(3) * xx - T(3) * yy);
-    basis[13] = T(kSh3[4]) * x * (T(4) * zz - xx - yy);
-    basis[14] = T(kSh3[5]) * z * (xx - yy);
-    basis[15] = T(kSh3[6]) * x * (xx - T(3) * yy);
+    basis[9] = T(kSh3_0) * y * (T(3) * xx - yy);
+    basis[10] = T(kSh3_1) * x * y * z;
+    basis[11] = T(kSh3_2) * y * (T(4) * zz - xx - yy);
+    basis[12] = T(kSh3_3) * z * (T(2) * zz - T(3) * xx - T(3) * yy);
+    basis[13] = T(kSh3_4) * x * (T(4) * zz - xx - yy);
+    basis[14] = T(kSh3_5) * z * (xx - yy);
+    basis[15] = T(kSh3_6) * x * (xx - T(3) * yy);
 }
 
 // v_dir [3] += d(basis)/d(dir)^T v_basis, the basis taken as polynomials of free x, y, z.
@@ -49,16 +58,16 @@ SPLAT_HD void sh_basis_vjp(int degree, const T* dir, const T* v, T* v_dir) {
     const T x = dir[0], y = dir[1], z = dir[2];
     T vx = T(-kSh1) * v[3], vy = T(-kSh1) * v[1], vz = T(kSh1) * v[2];
     if (degree >= 2) {
-        const T a4 = T(kSh2[0]) * v[4], a5 = T(kSh2[1]) * v[5], a6 = T(kSh2[2]) * v[6], a7 = T(kSh2[3]) * v[7],
-                a8 = T(kSh2[4]) * v[8];
+        const T a4 = T(kSh2_0) * v[4], a5 = T(kSh2_1) * v[5], a6 = T(kSh2_2) * v[6], a7 = T(kSh2_3) * v[7],
+                a8 = T(kSh2_4) * v[8];
         vx += a4 * y - T(2) * a6 * x + a7 * z + T(2) * a8 * x;
         vy += a4 * x + a5 * z - T(2) * a6 * y - T(2) * a8 * y;
         vz += a5 * y + T(4) * a6 * z + a7 * x;
     }
     if (degree >= 3) {
         const T xx = x * x, yy = y * y, zz = z * z;
-        const T a9 = T(kSh3[0]) * v[9], a10 = T(kSh3[1]) * v[10], a11 = T(kSh3[2]) * v[11], a12 = T(kSh3[3]) * v[12],
-                a13 = T(kSh3[4]) * v[13], a14 = T(kSh3[5]) * v[14], a15 = T(kSh3[6]) * v[15];
+        const T a9 = T(kSh3_0) * v[9], a10 = T(kSh3_1) * v[10], a11 = T(kSh3_2) * v[11], a12 = T(kSh3_3) * v[12],
+                a13 = T(kSh3_4) * v[13], a14 = T(kSh3_5) * v[14], a15 = T(kSh3_6) * v[15];
         vx += T(6) * a9 * x * y + a10 * y * z - T(2) * a11 * x * y - T(6) * a12 * x * z +
               a13 * (T(4) * zz - T(3) * xx - yy) + T(2) * a14 * x * z + T(3) * a15 * (xx - yy);
         vy += T(3) * a9 * (xx - yy) + a10 * x * z + a11 * (T(4) * zz - xx - T(3) * yy) - T(6) * a12 * y * z -
