@@ -24,7 +24,8 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/bench_raster.py
+	$(BIN)/python benchmarks/raster.py
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf $(VENV) build dist runs/demo .pytest_cache .ruff_cache .hypothesis
