@@ -34,11 +34,20 @@ class AdcConfig:
         prune_scale: of the scene's extent: a Gaussian with a larger scale is removed, after the first opacity reset
             (before, large Gaussians still have to fill the empty places). 3DGS: 0.1.
         begin, end: refine only between these. 3DGS: 500 and 15 000 of 30 000.
-        every: between two refinements. 3DGS: 100 of 30 000.
+        every: between two refinements, but at least ``min_every_steps``. 3DGS: 100 of 30 000.
+        min_every_steps: steps. What happens between two refinements takes its time in steps, however short the
+            training is: the gradient has to be averaged over many views, and a Gaussian that a reset made faint has
+            to show whether it comes back (Adam moves a logit opacity by at most 0.05 a step).
         reset: between two opacity resets, which bring all opacities down to ``reset_opacity``, so that only those
-            that are needed come back and floaters near the cameras die. 3DGS: 3000 of 30 000.
+            that are needed come back and floaters near the cameras die; but at least ``min_reset_steps``. 3DGS: 3000
+            of 30 000.
+        min_reset_steps: steps. A reset costs hundreds of steps of recovery, which a short training does not get back.
         reset_opacity: 3DGS: 0.01.
         max_count: never more Gaussians than this, by growing those with the largest gradients first; None: no limit.
+
+    The two minima are ours; a training of 30 000 steps or more does not meet them. With purely proportional intervals,
+    bonsai at 160×106 px, 2000 steps and 15 000 Gaussians ended at 22.0 dB, with refinements at least 100 steps apart
+    at 23.0, and without resets at 24.3.
     """
 
     grow_gradient: float = 2e-4
@@ -49,7 +58,9 @@ class AdcConfig:
     begin: float = 500 / 30000
     end: float = 0.5
     every: float = 100 / 30000
+    min_every_steps: int = 100
     reset: float = 0.1
+    min_reset_steps: int = 3000
     reset_opacity: float = 0.01
     max_count: int | None = None
 
@@ -81,8 +92,8 @@ class Adc:
         config = self.config
         self._extent = extent
         self._begin, self._end = config.begin * steps, config.end * steps
-        self._every = max(1, round(config.every * steps))
-        self._reset = max(1, round(config.reset * steps))
+        self._every = max(1, config.min_every_steps, round(config.every * steps))
+        self._reset = max(1, config.min_reset_steps, round(config.reset * steps))
         self._gradient_sum: torch.Tensor | None = None  # [n] sums over the steps since the last refinement
         self._seen: torch.Tensor | None = None  # [n] number of these steps in which the Gaussian was visible
 

@@ -20,6 +20,16 @@ from splatinit.training import TrainConfig, TrainResult, train
 
 STEPS = 150 if native.available() else 60  # the reference is slow
 TESTS = Path(__file__).resolve().parents[1]
+ADC = AdcConfig(
+    begin=0.05,
+    end=0.9,
+    every=0.09,
+    min_every_steps=1,
+    reset=0.4,
+    min_reset_steps=1,
+    grow_gradient=1e-4,
+    max_count=80,
+)
 
 
 def run(checkpoints: Path | None = None, *, seed: int = 7, lr_means: float = 1.6e-4, **more) -> TrainResult:
@@ -29,7 +39,7 @@ def run(checkpoints: Path | None = None, *, seed: int = 7, lr_means: float = 1.6
         tiny.random_model(30, seed=1),
         rasterizer=tiny.rasterizer(),
         settings=tiny.SETTINGS,
-        densifier=Adc(AdcConfig(begin=0.05, end=0.9, every=0.09, reset=0.4, grow_gradient=1e-4, max_count=80)),
+        densifier=Adc(ADC),
         config=TrainConfig(steps=STEPS, checkpoint_seconds=0.0, lr_means=lr_means),
         seed=seed,
         checkpoints=checkpoints,

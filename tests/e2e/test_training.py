@@ -159,7 +159,7 @@ def test_empty_and_emptied_models_are_refused():
     faint = tiny.random_model(10, seed=0)
     faint.logit_opacities.fill_(-9.0)
     with pytest.raises(TrainingError, match="No Gaussians are left after step 10"):
-        run(scene, faint, densifier=Adc(AdcConfig(begin=0.0, every=1 / 6)))
+        run(scene, faint, densifier=Adc(AdcConfig(begin=0.0, every=1 / 6, min_every_steps=1)))
 
 
 def test_a_loss_that_is_not_finite_names_step_and_view():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from tiny import camera, random_model
@@ -49,7 +50,9 @@ def seen(gradients: list[float], visible: list[bool] | None = None) -> SimpleNam
 
 
 def adc(steps: int = 1000, extent: float = 1.0, **settings) -> Adc:
-    densifier = Adc(AdcConfig(**{"begin": 0.0, "end": 1.0, "every": 0.1, "reset": 0.5, **settings}))
+    densifier = Adc(
+        AdcConfig(**{"begin": 0.0, "end": 1.0, "every": 0.1, "reset": 0.5, "min_reset_steps": 1, **settings})
+    )
     densifier.begin(steps=steps, extent=extent)
     return densifier
 
@@ -169,6 +172,23 @@ def test_opacities_are_reset_at_the_interval_and_never_after_the_end():
         change = densifier.refine(step, adam, generator())
         assert (change is not None and change.opacities_reset) == expected, step
         assert adam.gaussians.opacities.item() == pytest.approx(0.01 if expected else 0.5)
+
+
+def test_intervals_are_fractions_of_the_steps_but_not_shorter_than_their_minima():
+    for steps, refined, reset in ((30_000, 100, 3000), (60_000, 200, 6000), (7000, 100, 3000), (2000, 100, None)):
+        densifier = Adc()
+        densifier.begin(steps=steps, extent=1.0)
+        adam, refinements, resets = optimiser(model([0.005], [0.5])), [], []
+        for step in range(1, steps + 1):
+            if densifier.wants_stats(step) and not densifier.state():
+                densifier.observe(step, seen([0.0]), CAMERA)
+            change = densifier.refine(step, adam, generator())
+            if change is not None:
+                refinements.append(step)
+                resets += [step] * change.opacities_reset
+        assert set(np.diff(refinements).tolist()) == {refined}
+        assert steps / 60 < refinements[0] <= steps / 60 + refined and refinements[-1] < steps / 2
+        assert resets == ([] if reset is None else list(range(reset, steps // 2, reset))), steps
 
 
 def test_outside_its_time_nothing_happens_and_nothing_is_asked_for():
