@@ -119,7 +119,7 @@ def test_the_oracle_does_not_know_the_engine_that_it_judges() -> None:
 # What listing, --help and `import splatinit` touch; none of it may wait for torch or OpenCV.
 LIGHT = (
     "import splatinit",
-    "import splatinit.types, splatinit.config, splatinit.pipeline, splatinit.demo",
+    "import splatinit.types, splatinit.config, splatinit.pipeline",
     "from splatinit.cli import main; import splatinit.cli.app",
     "from splatinit.posers import POSERS as a; from splatinit.initializers import INITIALIZERS as b; "
     "from splatinit.densify import DENSIFIERS as c; from splatinit.raster import BACKENDS as d; list(a), list(b)",
