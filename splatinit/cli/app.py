@@ -454,7 +454,10 @@ def demo(
     from ..demo import run_demo
     from .tables import show_demo
 
-    result, _ = watched(lambda progress, stop: run_demo(out, steps=steps, seed=seed, progress=progress), asked=False)
+    result, signum = watched(lambda progress, stop: run_demo(out, steps=steps, seed=seed, progress=progress, stop=stop))
+    if result is None:
+        make_console(stderr=True).print("Stopped; a checkpoint is written. The same command goes on from there.")
+        raise typer.Exit(128 + (signum or signal.SIGINT))
     show_demo(make_console(), result)
 
 

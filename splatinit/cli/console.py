@@ -103,13 +103,11 @@ class Stopped(KeyboardInterrupt):
 class Interrupts:
     """Turns SIGINT and SIGTERM into a checkpoint during training and into :class:`Stopped` elsewhere.
 
-    Called, it says whether the training should stop. A second signal stops at once, without a checkpoint; so does
-    the first where nobody asks (``asked`` is false).
+    Called, it says whether the training should stop. A second signal stops at once, without a checkpoint.
     """
 
-    def __init__(self, progress: ConsoleProgress, *, asked: bool = True) -> None:
+    def __init__(self, progress: ConsoleProgress) -> None:
         self.signum: int | None = None
-        self._asked = asked
         self._progress = progress
         self._before: dict[int, Any] = {}
 
@@ -128,17 +126,14 @@ class Interrupts:
         return self.signum is not None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if not self._asked or self._progress.stage != "train" or self.signum is not None:
+        if self._progress.stage != "train" or self.signum is not None:
             raise Stopped(signum)
         self.signum = signum
         self._progress.note(f"{signal.Signals(signum).name}: writing a checkpoint, then stopping (again: at once)")
 
 
-def watched(work: Callable[[ConsoleProgress, Interrupts], Any], *, asked: bool = True) -> tuple[Any, int | None]:
-    """Run ``work`` with live progress and signals caught; returns its result, and the signal that stopped it.
-
-    ``asked``: whether ``work`` hands the Interrupts on as ``stop``.
-    """
-    with ConsoleProgress(make_console(stderr=True)) as progress, Interrupts(progress, asked=asked) as stop:
+def watched(work: Callable[[ConsoleProgress, Interrupts], Any]) -> tuple[Any, int | None]:
+    """Run ``work(progress, stop)``, signals caught: its result, and the signal that stopped it."""
+    with ConsoleProgress(make_console(stderr=True)) as progress, Interrupts(progress) as stop:
         result = work(progress, stop)
     return result, stop.signum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,10 +45,18 @@ class DemoResult:
     picture: Path
 
 
-def run_demo(out: Path, *, steps: int = 1500, seed: int = 0, progress: Progress = Silent()) -> DemoResult:
+def run_demo(
+    out: Path,
+    *,
+    steps: int = 1500,
+    seed: int = 0,
+    progress: Progress = Silent(),
+    stop: Callable[[], bool] = lambda: False,
+) -> DemoResult | None:
     """Draw the scene into ``out/scene``, run every start into ``out/<start>``, compare, and write ``out/demo.png``.
 
-    A second call with the same settings re-uses what is there; an interrupted one goes on.
+    A second call with the same settings re-uses what is there; an interrupted one goes on. None: ``stop`` came true
+    while a start was trained, and its checkpoint is written.
 
     Raises ConfigError when ``out`` holds runs of other settings.
     """
@@ -67,7 +76,10 @@ def run_demo(out: Path, *, steps: int = 1500, seed: int = 0, progress: Progress 
             init=start,
             settings={"train.steps": steps, "seed": seed} | RECIPE | settings,
             progress=progress,
+            stop=stop,
         )
+        if results[start].interrupted:
+            return None
     picture = out / "demo.png"
     write_png(picture, _picture(scene, truth, results))
     rows = tuple(_row(start, result, truth) for start, result in results.items())

@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+import splatinit as splatinit_api
 from splatinit import native
 from splatinit.cli.app import app
 from splatinit.initializers import INITIALIZERS
@@ -208,6 +209,27 @@ def test_a_splat_alone_needs_a_scene_for_most_things(finished, tmp_path):
     assert "ending in .mp4, or a folder" in splatinit("render", finished, "-o", tmp_path / "film.avi", code=2)
     assert "does not exist" in splatinit("eval", tmp_path / "none.ply", finished, code=2)
     assert "is not a run folder" in splatinit("eval", tmp_path, code=2)
+
+
+# -------------------------------------------------------------------------------------------------------------- Python
+def test_the_same_from_python_at_once_and_stage_by_stage(tiny_scene, finished, tmp_path):
+    steps = {"train.steps": 120, "raster.backend": BACKEND, "eval.lpips": (), "seeding.sh_degree": 1}
+    densify = {"densify.every": 0.2, "densify.reset": 1, "densify.max_count": 400}
+    result = splatinit_api.run(tiny_scene, tmp_path / "run", init="sfm", settings=steps | densify)
+    assert digest(result.folder.splat) == digest(finished / "splat.ply")
+    assert result.report.psnr > FLOOR["sfm"] and result.steps_done == 120 and not result.interrupted
+    assert set(result.seconds) == {"pose", "init", "train", "eval"} and result.reused == ()
+
+    scene = splatinit_api.pose(splatinit_api.read(tiny_scene, max_size=14))
+    start = splatinit_api.initialize(scene, "random", count=200, volume="points", seed=3)
+    gaussians = splatinit_api.seed(start, sh_degree=0)
+    trained = splatinit_api.train(scene, gaussians, steps=60, raster=BACKEND, densify="none").gaussians
+    report = splatinit_api.evaluate(scene, trained, lpips=(), raster=BACKEND)
+    assert scene.train[0].camera.width == 14 and len(trained) == 200 and report.psnr > 15
+    images = list(splatinit_api.render(trained, [view.camera for view in scene.test], raster=BACKEND))
+    assert images[0].shape == (12, 14, 3) and images[0].dtype == np.uint8
+    with pytest.raises(splatinit_api.SplatinitError, match="unknown setting 'stesp'.*\n.*Did you mean 'steps'"):
+        splatinit_api.train(scene, gaussians, stesp=1)
 
 
 # ----------------------------------------------------------------------------------------------- kill, stop, resume

@@ -173,5 +173,3 @@ def test_signals_stop_at_once_except_in_training():
         with pytest.raises(Stopped):  # the second one does not wait
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
-    with Interrupts(progress, asked=False), pytest.raises(Stopped):
-        os.kill(os.getpid(), signal.SIGINT)
