@@ -81,10 +81,11 @@ class ConsoleProgress:
         stage = self.stage or ""
         self._close_bar()
         self.stage = None
-        self.console.print(f"[green]✓[/] [bold]{escape(stage):<6}[/] {escape(summary)} [dim]{seconds:.1f} s[/]")
+        line = f"[green]✓[/] [bold]{escape(stage):<6}[/] {escape(summary)} [dim]{seconds:.1f} s[/]"
+        self.console.print(line, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        self.console.print(f"  [yellow]note[/] {escape(text)}")
+        self.console.print(f"  [yellow]note[/] {escape(text)}", soft_wrap=True)
 
     def _close_bar(self) -> None:
         if self._bars is not None:
