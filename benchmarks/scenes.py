@@ -21,8 +21,8 @@ def random_scene(n: int, width: int, height: int, blended: float = 30.0, seed: i
     depth = torch.rand(n, generator=random) * 8 + 2
     x = (torch.rand(n, generator=random) - 0.5) * width / focal * depth
     y = (torch.rand(n, generator=random) - 0.5) * height / focal * depth
-    # A Gaussian of opacity 0.15 is drawn out to 2.7 sigma; anisotropy and spread of opacity change the area by 0.92.
-    sigma_px = math.sqrt(blended * width * height / n / (math.pi * 2.7**2) / 0.92)
+    # A Gaussian of opacity 0.15 is drawn out to 2.7 sigma; anisotropy and spread of opacity enlarge the area by 1.2.
+    sigma_px = math.sqrt(blended * width * height / n / (math.pi * 2.7**2) / 1.2)
     log_scales = torch.log(sigma_px * depth / focal)[:, None] + 0.4 * torch.randn(n, 3, generator=random)
     gaussians = Gaussians(
         means=torch.stack([x, y, depth], dim=1),
