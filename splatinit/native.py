@@ -73,7 +73,7 @@ class GradientsArg(Structure):
 
 
 class FrameInfo(Structure):
-    """What a forward pass met: visible Gaussians with at least one tile, (tile, Gaussian) pairs, bytes of its buffers."""
+    """What a forward pass met: visible Gaussians with at least one tile, (tile, Gaussian) pairs, bytes of buffers."""
 
     _fields_ = [("n_visible", c_int64), ("n_pairs", c_int64), ("bytes", c_int64)]
 
@@ -287,7 +287,7 @@ def adam_step_(
     beta2: float = 0.999,
     eps: float = 1e-15,
 ) -> None:
-    """One Adam step in place on a tensor of any shape; ``step`` counts from 1. Source: Kingma & Ba 2015, algorithm 1."""
+    """One Adam step in place on a tensor of any shape; ``step`` counts from 1. Kingma & Ba 2015, algorithm 1."""
     shape = tuple(param.shape)
     code = library().splat_cpu_adam(
         pointer("param", param, shape),

@@ -1,4 +1,4 @@
-"""The native kernels below the rasterizer: every vjp by finite differences, the fast exponential, and each SIMD level."""
+"""The native kernels below the rasterizer: every vjp by finite differences, the fast exponential, each SIMD level."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def test_every_vjp_equals_finite_differences(tmp_path: Path) -> None:
     program = tmp_path / "vjp"
     source = ROOT / "cuda" / "tests" / "vjp.cpp"
     subprocess.run(
-        [compiler, "-std=c++17", "-O1", "-I", str(ROOT / "cuda" / "include"), str(source), "-o", str(program)], check=True
+        [compiler, "-std=c++17", "-O1", "-I", str(ROOT / "cuda" / "include"), str(source), "-o", str(program)],
+        check=True,
     )
     result = subprocess.run([str(program)], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
@@ -78,7 +79,9 @@ def test_levels_agree(level: str, kind: str, restore_simd: None) -> None:
     def run(name: str) -> dict[str, torch.Tensor]:
         native.set_simd(name)
         gaussians = case.gaussians.map(lambda tensor: tensor.clone().requires_grad_())
-        render = CpuRasterizer().render(gaussians, case.camera, settings=case.settings, with_depth=True, with_stats=True)
+        render = CpuRasterizer().render(
+            gaussians, case.camera, settings=case.settings, with_depth=True, with_stats=True
+        )
         (render.rgb.square().sum() + render.depth.sum()).backward()
         gradients = {f"gradient of {name}": t.grad for name, t in gaussians.tensors().items()}
         return {"rgb": render.rgb.detach(), "alpha": render.alpha.detach(), **gradients}
