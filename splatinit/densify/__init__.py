@@ -14,7 +14,7 @@ DENSIFIERS.register(
         config="splatinit.densify.adc:AdcConfig",
         summary="clone, split, prune and reset opacities: the adaptive density control of 3DGS",
         source="Kerbl et al. 2023, section 5.2; numbers of gsplat's DefaultStrategy; absgrad: arXiv:2404.10484",
-        status="as published, without pruning by size on screen (off in gsplat, too)",
+        status="as published, but pruning by size is off unless set, and intervals have a minimum in steps",
     )
 )
 DENSIFIERS.register(

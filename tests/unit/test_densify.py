@@ -138,15 +138,15 @@ def test_faint_ones_are_pruned_and_do_not_grow():
 
 
 def test_huge_ones_are_pruned_only_after_the_first_reset():
-    for step, pruned in ((500, 0), (600, 1)):
-        adam, densifier = optimiser(model([0.15, 0.09], [0.5, 0.5])), adc()
+    for step, scale, pruned in ((500, 0.1, 0), (600, 0.1, 1), (600, None, 0)):
+        adam, densifier = optimiser(model([0.15, 0.09], [0.5, 0.5])), adc(prune_scale=scale)
         densifier.observe(step - 1, seen([0.0, 0.0]), CAMERA)
         assert densifier.refine(step, adam, generator()).pruned == pruned
 
 
 def test_halves_that_fit_survive_a_parent_that_does_not():
     # 0.15 / 1.6 < 0.1 < 0.2 / 1.6: the first is split into two that fit, of the second nothing is left.
-    adam, densifier = optimiser(model([0.15, 0.2], [0.5, 0.5])), adc()
+    adam, densifier = optimiser(model([0.15, 0.2], [0.5, 0.5])), adc(prune_scale=0.1)
     densifier.observe(599, seen([1.0, 1.0]), CAMERA)
     change = densifier.refine(600, adam, generator())
     assert (change.split, change.pruned, len(adam.gaussians)) == (2, 2, 2)
@@ -175,7 +175,7 @@ def test_opacities_are_reset_at_the_interval_and_never_after_the_end():
 
 
 def test_intervals_are_fractions_of_the_steps_but_not_shorter_than_their_minima():
-    for steps, refined, reset in ((30_000, 100, 3000), (60_000, 200, 6000), (7000, 100, 3000), (2000, 100, None)):
+    for steps, refined, reset in ((30_000, 100, 3000), (60_000, 200, 6000), (7000, 100, 1000), (2000, 100, None)):
         densifier = Adc()
         densifier.begin(steps=steps, extent=1.0)
         adam, refinements, resets = optimiser(model([0.005], [0.5])), [], []
