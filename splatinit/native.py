@@ -85,6 +85,7 @@ def library_path(name: str) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
+@lru_cache(maxsize=1)
 def available() -> bool:
     """True where splat_cpu was built and can be loaded."""
     try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from .. import __version__
+from .. import __version__, environment
 from ..errors import ConfigError, SplatinitError
 from .console import Stopped, make_console, watched
 
@@ -635,4 +635,5 @@ def _root(
 
 def main() -> None:
     """Entry point of the ``splatinit`` command."""
+    environment.shorten_thread_spin()
     app()

@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import splatinit
+from splatinit import environment
 from splatinit.cli.app import app, guarded, paragraphs, start_file
 from splatinit.cli.console import ConsoleProgress, Interrupts, Stopped
 from splatinit.cli.listing import KINDS
@@ -173,3 +174,19 @@ def test_signals_stop_at_once_except_in_training():
         with pytest.raises(Stopped):  # the second one does not wait
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_waiting_threads_spin_shortly_unless_the_user_decided(monkeypatch, given, expected) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    # Set and deleted through monkeypatch, so that what the function sets is undone after the test.
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    environment.shorten_thread_spin()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
