@@ -1,5 +1,7 @@
 // The C interface: checks, buffers, dispatch, and the order of the stages.
+#ifdef _OPENMP
 #include <omp.h>
+#endif
 
 #include <algorithm>
 #include <chrono>
@@ -62,7 +64,11 @@ const Kernels*& active() {
 }
 
 int& thread_setting() {
+#ifdef _OPENMP
     static int threads = std::max(1, omp_get_max_threads());
+#else
+    static int threads = 1;
+#endif
     return threads;
 }
 
