@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ConfigError, ShapeError, TrainingError
+from .draws import seeded
+from .errors import ConfigError, TrainingError
 from .progress import Progress, Silent
 from .raster.base import Rasterizer, RasterSettings
-from .types import DepthPrior, Gaussians, Scene, View
+from .targets import HeldOut, Priors, Targets
+from .types import DepthPrior, Gaussians, Scene
 
 # torch, and what imports it, is imported inside the functions: listing settings must not wait for it.
 if TYPE_CHECKING:
-    import torch
-
     from .densify.base import Change, Densifier
     from .optim import GaussianAdam
 
@@ -172,9 +172,9 @@ def train(
             progress.note(note)
     report = _Report(config, log, progress, done=adam.steps, seconds=saver.seconds if saver else 0.0)
     device = adam.gaussians.means.device
-    targets = _Targets(scene, config, seed, device)
-    priors = _Priors(depth_priors, device)
-    held_out = _HeldOut(scene, rasterizer, settings, device) if scene.test else None
+    targets = Targets(scene, config, seed, device)
+    priors = Priors(depth_priors, device)
+    held_out = HeldOut(scene, rasterizer, settings, device) if scene.test else None
     preview_every = max(1, round(config.preview * config.steps))
     sh_every = max(1, round(config.sh_interval * config.steps))
     depth_steps = config.depth_until * config.steps
@@ -187,7 +187,7 @@ def train(
         step = done + 1  # `done` updates are behind, this one is number `step`
         epoch, position = divmod(done, len(scene.train))
         if position == 0 or not order:
-            order = torch.randperm(len(scene.train), generator=_seeded(random, seed, "order", epoch)).tolist()
+            order = torch.randperm(len(scene.train), generator=seeded(random, seed, "order", epoch)).tolist()
         view = scene.train[order[position]]
         adam.learning_rates["means"] = rates["means"] * config.lr_means_end ** (done / config.steps)
         degree = min(gaussians.sh_degree, done // sh_every)
@@ -218,7 +218,7 @@ def train(
         loss.backward()
         densifier.observe(step, render, view.camera)
         adam.step()
-        change = densifier.refine(step, adam, _seeded(random, seed, "densify", step))
+        change = densifier.refine(step, adam, seeded(random, seed, "densify", step))
         if len(adam.gaussians) == 0:
             raise TrainingError(
                 f"No Gaussians are left after step {step}: all were pruned.",
@@ -265,135 +265,6 @@ def _check_finite(gaussians: Gaussians, when: str) -> None:
                 hint="Lower the learning rates (train.lr_*), or look at the start that was given.",
                 field=name,
             )
-
-
-# ------------------------------------------------------------------------------------------------------------- inputs
-def _hash64(seed: int, purpose: str, index: int) -> int:
-    """64 well-mixed bits for one draw of a run."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest(), "little")
-
-
-def _seeded(random: torch.Generator, seed: int, purpose: str, index: int) -> torch.Generator:
-    return random.manual_seed(_hash64(seed, purpose, index))
-
-
-class _Targets:
-    """The photos as the loss wants them, from a cache of 8-bit pixels."""
-
-    def __init__(self, scene: Scene, config: TrainConfig, seed: int, device: torch.device) -> None:
-        import torch
-
-        self._views, self._seed, self._device = scene.train, seed, device
-        self._random = config.random_background
-        self._fixed = torch.tensor(scene.background or (0.0, 0.0, 0.0), device=device)
-        self._cache: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
-        self._room = config.image_cache_mb * 2**20
-
-    def get(self, index: int, step: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Target [h, w, 3] of a view, and the background [3] it was composed over (None: opaque, over black)."""
-        import torch
-
-        # 8 bit to float by a conversion of its own, and the colour repeated over a row: torch is ten times slower where
-        # it converts within an operation or broadcasts along an axis of three.
-        rgb, alpha = self._cache.get(index) or self._decode(index)
-        target = rgb.float().mul_(1 / 255)
-        if alpha is None:
-            return target, None
-        background = self._fixed
-        if self._random:
-            bits = _hash64(self._seed, "background", step)
-            background = torch.tensor([(bits >> shift & 0xFFFF) / 0xFFFF for shift in (0, 16, 32)])
-            background = background.to(self._device)
-        height, width, _ = target.shape
-        row = background.repeat(width)
-        target = torch.lerp(row, target.view(height, -1), alpha.float().mul_(1 / 255).view(height, -1))
-        return target.view(height, width, 3), background
-
-    def _decode(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Colour and, for photos with alpha, alpha repeated over the channels: [h, w, 3] uint8 each.
-
-        What is decoded first stays in the cache: with a random order, no other choice hits more often.
-        """
-        import torch
-
-        rgb, alpha = _decoded(self._views[index])
-        size = rgb.nbytes
-        entry = (torch.from_numpy(rgb).to(self._device), None)
-        if alpha is not None:
-            alpha = np.repeat(alpha[..., None], 3, axis=2)
-            size += alpha.nbytes
-            entry = (entry[0], torch.from_numpy(alpha).to(self._device))
-        if size <= self._room:
-            self._room -= size
-            self._cache[index] = entry
-        return entry
-
-
-def _decoded(view: View) -> tuple[np.ndarray, np.ndarray | None]:
-    """Writable, contiguous uint8 rgb [h, w, 3] and alpha [h, w]; opaque images have no alpha."""
-    pixels = view.pixels()
-    size = (view.camera.height, view.camera.width)
-    if pixels.rgb.shape != (*size, 3):
-        raise ShapeError(f"Photo '{view.name}': decoded to {list(pixels.rgb.shape)}, its camera says {[*size, 3]}.")
-    alpha = None if pixels.alpha is None or (pixels.alpha == 255).all() else pixels.alpha
-    return np.require(pixels.rgb, np.uint8, "CWO"), None if alpha is None else np.require(alpha, np.uint8, "CWO")
-
-
-class _Priors:
-    """Depth priors at the working size of their views."""
-
-    def __init__(self, priors: Mapping[str, DepthPrior], device: torch.device) -> None:
-        self._priors, self._device = priors, device
-        self._ready: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def get(self, view: View) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """(depth, confidence) [h, w], or None for a view without a prior."""
-        if view.name not in self._ready:
-            prior = self._priors.get(view.name)
-            if prior is None:
-                return None
-            self._ready[view.name] = tuple(self._fit(a, view) for a in (prior.depth, prior.confidence))
-        return self._ready[view.name]
-
-    def _fit(self, array: np.ndarray, view: View) -> torch.Tensor:
-        """Nearest neighbour, because a depth between foreground and background exists nowhere."""
-        import torch
-
-        height, width = array.shape
-        rows = ((np.arange(view.camera.height) + 0.5) * (height / view.camera.height)).astype(np.int64)
-        columns = ((np.arange(view.camera.width) + 0.5) * (width / view.camera.width)).astype(np.int64)
-        return torch.from_numpy(np.ascontiguousarray(array[rows][:, columns], dtype=np.float32)).to(self._device)
-
-
-class _HeldOut:
-    """One test view, rendered now and then for the eyes of the user; the training does not depend on it."""
-
-    def __init__(self, scene: Scene, rasterizer: Rasterizer, settings: RasterSettings, device: torch.device) -> None:
-        import torch
-
-        self._view = scene.test[len(scene.test) // 2]
-        self._rasterizer, self._settings = rasterizer, settings
-        self._background = torch.tensor(scene.background or (0.0, 0.0, 0.0), device=device)
-        rgb, alpha = _decoded(self._view)
-        self._target = torch.from_numpy(rgb).to(device) / 255
-        if alpha is not None:
-            cover = torch.from_numpy(alpha).to(device)[..., None] / 255
-            self._target = torch.lerp(self._background, self._target, cover)
-
-    def psnr(self, gaussians: Gaussians, sh_degree: int) -> float:
-        """dB, of the clamped render (at most 99: a perfect image is not infinitely better in a log)."""
-        import torch
-
-        with torch.no_grad():
-            render = self._rasterizer.render(
-                gaussians,
-                self._view.camera,
-                settings=self._settings,
-                background=self._background,
-                sh_degree=sh_degree,
-            )
-            error = (render.rgb.clamp(0, 1) - self._target).square().mean()
-        return min(99.0, -10 * math.log10(max(float(error), 1e-12)))
 
 
 # ------------------------------------------------------------------------------------------------------------ outputs

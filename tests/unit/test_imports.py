@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "demo": {"geometry", "io", "pipeline"},
     "densify": {"optim"},
+    "draws": set(),
     "doctor": {"environment", "io", "metrics", "raster"},
     "environment": {"native"},
     "evaluation": {"io", "metrics", "raster", "report"},
@@ -51,7 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     "raster": {"native"},
     "report": {"io"},
     "seeding": {"geometry"},
-    "training": {"densify", "io", "losses", "optim", "raster"},
+    "targets": {"draws", "raster"},
+    "training": {"densify", "draws", "io", "losses", "optim", "raster", "targets"},
     **{name: set() for name in SHARED},
 }
 HEAVY = {"open3d", "pycolmap", "gsplat", "imageio", "imageio_ffmpeg", "viser", "ray", "torchvision"}
