@@ -145,25 +145,29 @@ class Workspace:
         options = colmap.FeatureExtractionOptions()
         options.sift.max_num_features = max_features
         self.progress.start("SIFT features", len(self.items))
-        # Opened once for reading the progress; COLMAP writes through connections of its own.
+        mode = colmap.CameraMode.PER_FOLDER
+        # Opened (which creates it) once, for reading the progress; COLMAP writes through connections of its own.
         with colmap.Database.open(self.database) as database:
+            # Entered before features are sought: extraction would number the images as its threads finish them, and
+            # the numbers decide in which order points are triangulated.
+            colmap.import_images(self.database, self.image_folder, mode, self.file_names, reader)
+            by_name = {image.name: image for image in database.read_all_images()}
+            self.image_ids = [by_name[name].image_id for name in self.file_names]
             run_in_background(
                 lambda token: colmap.extract_features(
                     self.database,
                     self.image_folder,
                     self.file_names,
-                    colmap.CameraMode.PER_FOLDER,
+                    mode,
                     reader,
                     options,
                     colmap.Device.cpu,
                     token,
                 ),
                 self.progress,
-                database.num_images,
+                lambda: sum(map(database.exists_keypoints, self.image_ids)),
             )
             features = database.num_keypoints()
-            by_name = {image.name: image for image in database.read_all_images()}
-        self.image_ids = [by_name[name].image_id for name in self.file_names]
         self.camera_ids = {
             item.camera: by_name[name].camera_id for item, name in zip(self.items, self.file_names, strict=True)
         }

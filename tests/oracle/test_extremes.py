@@ -1,4 +1,4 @@
-"""The native engine on numbers that no sane scene holds: no crash, and no NaN in the picture where the input is finite."""
+"""The native engine on numbers that no sane scene holds: no crash, and no NaN in the picture of finite input."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.skipif(not native.available(), reason="splat_cpu is not
 
 
 def extreme_gaussians(seed: int) -> Gaussians:
-    """Places up to 1e8 away, quaternions of length 0 to 1e18, scales from e^-120 to e^120, opacities of exactly 0 and 1,
-    colours of 1e10."""
+    """Places up to 1e8 away, quaternions of length 0 to 1e18, scales from e^-120 to e^120, opacities of exactly 0 and
+    1, colours of 1e10."""
     pick, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     n, k = pick.choice([0, 1, 7, 60, 300]), pick.choice([0, 3, 8, 15])
     return Gaussians(
@@ -36,7 +36,7 @@ def extreme_camera(seed: int) -> Camera:
     return Camera(np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]), np.eye(4), width, height)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("poison", [None, float("nan"), float("inf"), -float("inf"), 1e-42])
 def test_extreme_numbers_are_survived(seed: int, poison: float | None) -> None:
     from splatinit.raster.native import CpuRasterizer
@@ -48,8 +48,8 @@ def test_extreme_numbers_are_survived(seed: int, poison: float | None) -> None:
             if tensor.numel():
                 tensor.view(-1)[pick.randrange(tensor.numel())] = poison
     gaussians = gaussians.map(lambda tensor: tensor.requires_grad_())
-    settings = RasterSettings(antialiased=bool(seed % 2))
-    render = CpuRasterizer().render(gaussians, extreme_camera(seed), settings=settings, with_depth=True, with_stats=True)
+    camera, settings = extreme_camera(seed), RasterSettings(antialiased=bool(seed % 2))
+    render = CpuRasterizer().render(gaussians, camera, settings=settings, with_depth=True, with_stats=True)
     (render.rgb.nan_to_num().sum() + render.alpha.sum()).backward()
     if poison is None or np.isfinite(poison):
         assert render.rgb.isfinite().all() and render.alpha.isfinite().all() and render.depth.isfinite().all()
