@@ -86,7 +86,8 @@ using namespace splat;
 struct splat_workspace {
     Frame frame;
     Buffer<Record> records;
-    Buffer<uint32_t> pair_begin, order, tile_begin, entry_lanes, slot_lanes;
+    Buffer<uint32_t> pair_begin, order, tile_begin;
+    Buffer<LaneMask> entry_lanes, slot_lanes;
     Buffer<uint32_t> keys, scratch_keys, scratch_order, slot_tile, counts;
     Buffer<Entry> entries;
     Buffer<float> slots, slot_weight, tile_T, tile_depth, tile_weight, tile_background, pose_partial, ssim_maps;

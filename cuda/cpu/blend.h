@@ -1,7 +1,7 @@
 // The two loops that take most of the time: tiles of 16x16 pixels, a list of Gaussians each, front to back and back again.
 //
-// A tile keeps its pixels in L1 as arrays of vectors, and a vector holds a block of 4 x 2 or 4 x 4 pixels: a splat of a few
-// pixels fills a compact block better than a piece of a row (on 50k splats at 800x600, 16 lanes: 1.5x fewer vectors). For
+// A tile keeps its pixels in L1 as arrays of vectors, and a vector holds a block of 4 x 1, 4 x 2 or 4 x 4 pixels: a splat of a few
+// pixels fills a compact block better than a piece of a row (50k splats at 800x600, 16 lanes: backward 1.15x faster). For
 // each Gaussian the intervals of all 16 rows are found at once (one vector square root), which gives a bit mask of the
 // vectors that it can reach; only those are evaluated. The forward pass records which of them really blended it, so the
 // backward pass evaluates nothing else. A lane that is saturated (or lies outside the image) has a negative transmittance.
@@ -16,12 +16,12 @@
 namespace splat {
 inline namespace SPLAT_LEVEL {
 
-constexpr int kVectors = kTilePixels / kLanes;      // of a tile: 32 or 16
+constexpr int kVectors = kTilePixels / kLanes;      // of a tile: 64, 32 or 16
 constexpr int kBlockWidth = 4;                      // px
-constexpr int kBlockHeight = kLanes / kBlockWidth;  // px: 2 or 4
+constexpr int kBlockHeight = kLanes / kBlockWidth;  // px: 1, 2 or 4
 constexpr int kColumns = kTile / kBlockWidth;
 constexpr int kBlockRows = kTile / kBlockHeight;
-static_assert(kVectors <= 32, "the masks of a tile have 32 bits");
+static_assert(kVectors <= 64, "a LaneMask has 64 bits");
 
 // Vector v holds the block in column v / kBlockRows, block row v % kBlockRows.
 static inline float block_x(int v) { return float(v / kBlockRows * kBlockWidth); }
@@ -36,27 +36,27 @@ struct BlockLanes {
 };
 
 // The 16 bits of each column say which pixel rows are hit; a block is hit where any of its rows is. Returns bit v for vector v.
-static inline uint32_t rows_to_blocks(uint64_t x) {
+static inline LaneMask rows_to_blocks(uint64_t x) {
+    if (kBlockHeight == 1) return x;
     if (kBlockHeight == 2) {
         x = (x | x >> 1) & 0x5555555555555555;
         x = (x | x >> 1) & 0x3333333333333333;
-    } else {
-        x = x | x >> 1;
-        x = (x | x >> 2) & 0x1111111111111111;
-        x = (x | x >> 3) & 0x0303030303030303;
-        x = (x | x >> 6) & 0x000f000f000f000f;
-        x = (x | x >> 12) & 0x000000ff000000ff;
-        return uint32_t(x | x >> 24) & 0xffff;
+        x = (x | x >> 2) & 0x0f0f0f0f0f0f0f0f;
+        x = (x | x >> 4) & 0x00ff00ff00ff00ff;
+        x = (x | x >> 8) & 0x0000ffff0000ffff;
+        return (x | x >> 16) & 0xffffffff;
     }
-    x = (x | x >> 2) & 0x0f0f0f0f0f0f0f0f;
-    x = (x | x >> 4) & 0x00ff00ff00ff00ff;
-    x = (x | x >> 8) & 0x0000ffff0000ffff;
-    return uint32_t(x | x >> 16);
+    x = x | x >> 1;
+    x = (x | x >> 2) & 0x1111111111111111;
+    x = (x | x >> 3) & 0x0303030303030303;
+    x = (x | x >> 6) & 0x000f000f000f000f;
+    x = (x | x >> 12) & 0x000000ff000000ff;
+    return (x | x >> 24) & 0xffff;
 }
 
 // Bit v is set where vector v has a pixel row whose interval inside the Gaussian's ellipse (plus the rounding allowance)
 // holds a pixel centre of the block.
-static inline uint32_t reached_vectors(const Record& g, float tile_x, float tile_y, vf lanes) {
+static inline LaneMask reached_vectors(const Record& g, float tile_x, float tile_y, vf lanes) {
     uint64_t hits = 0;
     for (int r = 0; r < kTile; r += kLanes) {
         const vf dy = lanes + (float(r) + 0.5f + tile_y - g.y);
@@ -101,8 +101,8 @@ static void blend_tile(const splat_view& view, Frame& frame, splat_image& image,
     int32_t* last = frame.tile_last + int64_t(tile) * kTilePixels;
     for (int i = 0; i < kTilePixels; ++i) T[i] = -1.0f, last[i] = -1;
     for_tile_pixels(frame, tile, [&](int lane, int64_t) { T[lane] = 1.0f; });
-    uint32_t alive = 0;
-    for (int v = 0; v < kVectors; ++v) alive |= uint32_t(movemask(load(T + v * kLanes) > 0.0f) != 0) << v;
+    LaneMask alive = 0;
+    for (int v = 0; v < kVectors; ++v) alive |= LaneMask(movemask(load(T + v * kLanes) > 0.0f) != 0) << v;
 
     const float tile_x = float((tile % frame.tiles_x) * kTile), tile_y = float((tile / frame.tiles_x) * kTile);
     const vf row_lanes = lane_index();
@@ -113,12 +113,12 @@ static void blend_tile(const splat_view& view, Frame& frame, splat_image& image,
         const Entry entry = frame.entries[e];
         if (e + 4 < end) __builtin_prefetch(&frame.records[frame.entries[e + 4].gaussian]);
         const Record& g = frame.records[entry.gaussian];
-        uint32_t todo = reached_vectors(g, tile_x, tile_y, row_lanes) & alive, blended = 0;
+        LaneMask todo = reached_vectors(g, tile_x, tile_y, row_lanes) & alive, blended = 0;
         const float dx0 = tile_x + 0.5f - g.x, dy0 = tile_y + 0.5f - g.y;
         const vi position = set1i(int32_t(e - begin));
         vf weight_sum = set1(0.0f);
         for (; todo; todo &= todo - 1) {
-            const int v = __builtin_ctz(todo), o = v * kLanes;
+            const int v = __builtin_ctzll(todo), o = v * kLanes;
             vf dx, dy;
             const vf power = block_power(g, dx0, dy0, v, lanes, &dx, &dy);
             const vi passes = power >= float(kLog2AlphaMin);
@@ -140,10 +140,10 @@ static void blend_tile(const splat_view& view, Frame& frame, splat_image& image,
             store(T + o, select(blends, next, select(stops, -vabs(t), t)));
             vi l;
             __builtin_memcpy(&l, last + o, sizeof l);
-            l = blends ? position : l;
+            l = select(blends, position, l);
             __builtin_memcpy(last + o, &l, sizeof l);
-            blended |= uint32_t(movemask(blends) != 0) << v;
-            if (movemask(stops) && !movemask(load(T + o) > 0.0f)) alive &= ~(1u << v);
+            blended |= LaneMask(movemask(blends) != 0) << v;
+            if (movemask(stops) && !movemask(load(T + o) > 0.0f)) alive &= ~(LaneMask(1) << v);
         }
         frame.entry_lanes[e] = frame.slot_lanes[entry.slot] = blended;
         if (kWeight) frame.slot_weight[entry.slot] = blended ? sum_lanes(weight_sum) : 0.0f;
@@ -198,7 +198,7 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
     const BlockLanes lanes;
     const uint32_t begin = frame.tile_begin[tile], end = frame.tile_begin[tile + 1];
     for (uint32_t e = end; e-- > begin;) {
-        uint32_t todo = frame.entry_lanes[e];
+        LaneMask todo = frame.entry_lanes[e];
         if (!todo) continue;
         const Entry entry = frame.entries[e];
         if (e >= begin + 4) __builtin_prefetch(&frame.records[frame.entries[e - 4].gaussian]);
@@ -209,7 +209,7 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
         const vi position = set1i(int32_t(e - begin));
         vf sums[16] = {};  // in the order of Slot; the tail pads the second group of eight
         for (; todo; todo &= todo - 1) {
-            const int v = __builtin_ctz(todo), o = v * kLanes;
+            const int v = __builtin_ctzll(todo), o = v * kLanes;
             vf dx, dy;
             const vf power = block_power(g, dx0, dy0, v, lanes, &dx, &dy);
             vi l;

@@ -34,6 +34,8 @@ struct Entry {
 // Partial gradients of one pair, summed over the pixels of the tile.
 enum Slot { kSlotRgb = 0, kSlotDepth = 3, kSlotMoments = 4, kSlotAbs = 10 };
 
+using LaneMask = uint64_t;  // a bit for each vector of a tile
+
 struct Frame {
     int64_t n = 0, n_visible = 0, n_pairs = 0;
     int width = 0, height = 0, tiles_x = 0, tiles_y = 0;
@@ -42,8 +44,8 @@ struct Frame {
     uint32_t* order = nullptr;        // [n_visible] Gaussians with pairs, front to back
     uint32_t* tile_begin = nullptr;   // [tiles + 1] first entry of each tile
     Entry* entries = nullptr;         // [n_pairs]
-    uint32_t* entry_lanes = nullptr;  // [n_pairs] in tile order: the vectors of the tile that blended this Gaussian
-    uint32_t* slot_lanes = nullptr;   // [n_pairs] the same in slot order
+    LaneMask* entry_lanes = nullptr;  // [n_pairs] in tile order: the vectors of the tile that blended this Gaussian
+    LaneMask* slot_lanes = nullptr;   // [n_pairs] the same in slot order
     float* slots = nullptr;           // [n_pairs, kSlotFloats]
     float* slot_weight = nullptr;     // [n_pairs] blended weight, when statistics are wanted
     float* tile_T = nullptr;          // [tiles, 256] transmittance at the end, in the tile's vector order

@@ -19,21 +19,18 @@ inline namespace SPLAT_LEVEL {
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
 #else
-constexpr int kLanes = 8;  // without AVX2 the compiler splits it into the registers that exist
+// What SSE2 and NEON hold. Wider vectors would compile, too, but then comparisons are taken apart into single lanes.
+constexpr int kLanes = 4;
 #endif
 
 typedef float vf __attribute__((vector_size(kLanes * 4)));
 typedef int32_t vi __attribute__((vector_size(kLanes * 4)));
 typedef float vf_unaligned __attribute__((vector_size(kLanes * 4), aligned(4)));
 
-static inline vf set1(float x) {  // x - 0 is x, so this is a bare broadcast; x + 0 is not, for x = -0
-#ifdef __AVX2__
-    return x - vf{};
-#else
-    return vf{x, x, x, x, x, x, x, x};
-#endif
-}
+static inline vf set1(float x) { return x - vf{}; }  // x - 0 is x: a bare broadcast; x + 0 is not, for x = -0
 static inline vi set1i(int32_t x) { return vi{} + x; }
 static inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
 static inline vf loadu(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
@@ -41,10 +38,11 @@ static inline void store(float* p, vf v) { *reinterpret_cast<vf*>(p) = v; }
 static inline void storeu(float* p, vf v) { *reinterpret_cast<vf_unaligned*>(p) = v; }
 static inline vi bits(vf v) { return reinterpret_cast<vi>(v); }
 static inline vf as_float(vi v) { return reinterpret_cast<vf>(v); }
-static inline vf select(vi mask, vf yes, vf no) { return mask ? yes : no; }
 static inline vf masked(vi mask, vf v) { return as_float(mask & bits(v)); }
-static inline vf vmin(vf a, vf b) { return a < b ? a : b; }
-static inline vf vmax(vf a, vf b) { return a > b ? a : b; }
+static inline vf select(vi mask, vf yes, vf no) { return mask ? yes : no; }
+static inline vi select(vi mask, vi yes, vi no) { return mask ? yes : no; }
+static inline vf vmin(vf a, vf b) { return select(a < b, a, b); }
+static inline vf vmax(vf a, vf b) { return select(a > b, a, b); }
 static inline vf vabs(vf v) { return as_float(bits(v) & 0x7fffffff); }
 
 static inline vf lane_index() {
@@ -63,18 +61,8 @@ static inline vf sqrt(vf v) { return vf(_mm256_sqrt_ps(__m256(v))); }
 static inline uint32_t movemask(vi m) { return uint32_t(_mm256_movemask_ps(__m256(m))); }
 #elif defined(__SSE2__)
 static inline vf fma(vf a, vf b, vf c) { return a * b + c; }
-static inline vf sqrt(vf v) {
-    __m128 half[2];
-    std::memcpy(half, &v, sizeof v);
-    half[0] = _mm_sqrt_ps(half[0]), half[1] = _mm_sqrt_ps(half[1]);
-    std::memcpy(&v, half, sizeof v);
-    return v;
-}
-static inline uint32_t movemask(vi m) {
-    __m128 half[2];
-    std::memcpy(half, &m, sizeof m);
-    return uint32_t(_mm_movemask_ps(half[0]) | _mm_movemask_ps(half[1]) << 4);
-}
+static inline vf sqrt(vf v) { return vf(_mm_sqrt_ps(__m128(v))); }
+static inline uint32_t movemask(vi m) { return uint32_t(_mm_movemask_ps(__m128(m))); }
 #else
 static inline vf fma(vf a, vf b, vf c) { return a * b + c; }
 static inline vf sqrt(vf v) {
