@@ -499,7 +499,7 @@ def export_model(
     scene: Scene, points: PointCloud, folder: runs.RunFolder, *, with_images: bool, progress: Progress = Silent()
 ) -> None:
     """``init/sparse/0`` (cameras, images, points3D as .bin, and points3D.ply), and the photos if asked for."""
-    from .io.colmap import write_model
+    from .io.colmap_model import write_model
     from .io.images import write_png
     from .io.pointcloud import write_ply_points
 

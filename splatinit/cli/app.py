@@ -554,7 +554,7 @@ def exit_if_stopped(result: RunResult, signum: int | None) -> None:
 
 def start_file(start: Path) -> Path:
     """The file or COLMAP folder of points that START of ``splatinit train`` means. Raises ConfigError."""
-    from ..io.colmap import model_suffix
+    from ..io.colmap_model import model_suffix
 
     files = (start, start / "init" / "points.ply", start / "points.ply")
     folders = (start / "sparse" / "0", start)

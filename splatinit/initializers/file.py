@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadPoints, ConfigError
-from ..io.colmap import read_model
+from ..io.colmap_model import read_model
 from ..io.pointcloud import read_ply_points
 from ..progress import Progress
 from ..types import Initialization, Scene

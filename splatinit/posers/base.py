@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import FormatError, SceneError
 from ..io.atomic import write_json
-from ..io.colmap import read_model, write_model
+from ..io.colmap_model import read_model, write_model
 from ..io.read import every_eighth
 from ..types import Camera, ImageSet, PointCloud, Scene, View
 

@@ -25,7 +25,7 @@ import splatinit as splatinit_api
 from splatinit import native
 from splatinit.cli.app import app
 from splatinit.initializers import INITIALIZERS
-from splatinit.io.colmap import read_model, write_model
+from splatinit.io.colmap_model import read_model, write_model
 from splatinit.io.images import write_png
 from splatinit.io.pointcloud import read_ply_points, write_ply_points
 from splatinit.io.splat import read_splat_ply

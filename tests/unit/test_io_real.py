@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splatinit.io.colmap import read_model
+from splatinit.io.colmap_model import read_model
 from splatinit.io.pointcloud import read_ply_points
 from splatinit.io.read import ReadConfig, every_eighth, read_images
 

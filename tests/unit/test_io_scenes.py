@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from splatinit.errors import BadPoints, BadPoses, ConfigError, FormatError, NoImages, SceneError, SplatinitError
-from splatinit.io.colmap import ColmapCamera, read_model, write_model
+from splatinit.io.colmap_model import ColmapCamera, read_model, write_model
 from splatinit.io.images import write_png
 from splatinit.io.read import READERS, ReadConfig, every_eighth, match_names, read_images
 from splatinit.types import Camera, PointCloud, View

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from splatinit import native
 from splatinit.cli.app import app
 from splatinit.config import Layer, build_config, load_preset
-from splatinit.io.colmap import write_model
+from splatinit.io.colmap_model import write_model
 from splatinit.io.images import probe_image, write_png
 from splatinit.types import PointCloud, View
 
