@@ -391,7 +391,8 @@ def _unknown_setting(section: Section, choice: str, name: str, known: list[str],
         others = [other for other in section.choices().names() if other != choice]
         owners = [other for other in others if name in field_types(section.config_class(other))]
         if owners:
-            hint = f"It is a setting of {' and '.join(owners)}: add {section.name}.{section.selector}={owners[0]}."
+            ways = " or ".join(f"{section.name}.{section.selector}={owner}" for owner in owners)
+            hint = f"It is a setting of {' and '.join(owners)}: add {ways}."
     if hint is None:
         selector = [f"{section.name}.{section.selector}"] if section.registry else []
         hint = nearest(key, selector + [f"{section.name}.{k}" for k in known])
