@@ -90,7 +90,8 @@ struct splat_workspace {
     Buffer<LaneMask> entry_lanes, slot_lanes;
     Buffer<uint32_t> keys, scratch_keys, scratch_order, slot_tile, counts;
     Buffer<Entry> entries;
-    Buffer<float> slots, slot_weight, tile_T, tile_depth, tile_weight, tile_background, pose_partial, ssim_maps;
+    Buffer<float> slots, slot_weight, tile_T, tile_depth, tile_weight, tile_background, pose_partial;
+    Buffer<float> ssim_maps, ssim_rows;
     Buffer<int32_t> tile_last;
     Buffer<double> loss_rows;
     double seconds[kStages] = {};
@@ -99,7 +100,8 @@ struct splat_workspace {
         return int64_t(records.bytes() + pair_begin.bytes() + order.bytes() + tile_begin.bytes() + entry_lanes.bytes() +
                        slot_lanes.bytes() + keys.bytes() + scratch_keys.bytes() + scratch_order.bytes() +
                        slot_tile.bytes() + counts.bytes() + entries.bytes() + slots.bytes() + slot_weight.bytes() +
-                       tile_T.bytes() + tile_depth.bytes() + tile_weight.bytes() + tile_background.bytes() + pose_partial.bytes() + ssim_maps.bytes() +
+                       tile_T.bytes() + tile_depth.bytes() + tile_weight.bytes() + tile_background.bytes() +
+                       pose_partial.bytes() + ssim_maps.bytes() + ssim_rows.bytes() +
                        tile_last.bytes() + loss_rows.bytes());
     }
 };
@@ -248,13 +250,15 @@ int splat_cpu_l1_ssim(splat_workspace* ws, const float* x, const float* y, int w
     const int threads = std::min(thread_setting(), height);
     float* maps = ws->ssim_maps.reserve(size_t(3) * size_t(height) * size_t(ssim_stride(width)));
     double* rows = ws->loss_rows.reserve(size_t(height) * 2);
-    kernels.ssim(x, y, width, height, maps, rows, threads);
+    float* scratch = ws->ssim_rows.reserve(size_t(threads) * size_t(ssim_scratch(width)));
+    kernels.ssim(x, y, width, height, maps, rows, scratch, threads);
     const double count = 3.0 * width * height;
     double l1 = 0.0, ssim = 0.0;
     for (int row = 0; row < height; ++row) l1 += rows[2 * row], ssim += rows[2 * row + 1];
     l1 /= count, ssim /= count;
     const double w = double(ssim_weight);
-    kernels.ssim_vjp(x, y, width, height, maps, float((1.0 - w) / count), float(-w / count), v_x, threads);
+    kernels.ssim_vjp(x, y, width, height, maps, float((1.0 - w) / count), float(-w / count), v_x, scratch,
+                     threads);
     loss[0] = (1.0 - w) * l1 + w * (1.0 - ssim);
     loss[1] = l1, loss[2] = ssim;
     return SPLAT_OK;

@@ -1,8 +1,8 @@
 // The two loops that take most of the time: tiles of 16x16 pixels, a list of Gaussians each, front to back and back again.
 //
-// A tile keeps its pixels in L1 as arrays of vectors, and a vector holds a block of 4 x 1, 4 x 2 or 4 x 4 pixels: a splat of a few
-// pixels fills a compact block better than a piece of a row (50k splats at 800x600, 16 lanes: backward 1.15x faster). For
-// each Gaussian the intervals of all 16 rows are found at once (one vector square root), which gives a bit mask of the
+// A tile keeps its pixels in L1 as arrays of vectors, and a vector holds a block of 4 x 1, 4 x 2 or 4 x 4 pixels: a splat
+// of a few pixels fills a compact block better than a piece of a row (50k splats at 800x600, 16 lanes: backward 1.15x
+// faster). For each Gaussian the intervals of all 16 rows are found at once (one vector square root), which gives a bit mask of the
 // vectors that it can reach; only those are evaluated. The forward pass records which of them really blended it, so the
 // backward pass evaluates nothing else. A lane that is saturated (or lies outside the image) has a negative transmittance.
 #pragma once

@@ -14,7 +14,6 @@ namespace splat {
 inline namespace SPLAT_LEVEL {
 
 constexpr int kTaps = 2 * kSsimRadius + 1;
-constexpr int kRowPad = 64;  // floats of zeros beside a row: at least 3 * kSsimRadius, and a multiple of every kLanes
 
 struct SsimWindow {
     float tap[kSsimRadius + 1];  // tap[d] at distance d, normalised to sum 1 over the window
@@ -47,21 +46,21 @@ struct FilteredRows {
     int height;
     int64_t stride;
     float* ring;     // [kTaps, kMaps, stride]
-    float* scratch;  // [kMaps, kRowPad + stride + kRowPad]
+    float* scratch;  // [kMaps, kSsimRowPad + stride + kSsimRowPad]
     float* zeros;    // [stride], a row outside the image
     int next = -1;   // next row to filter
 
-    static int64_t floats(int64_t stride) { return kTaps * kMaps * stride + kMaps * (stride + 2 * kRowPad) + stride; }
+    static int64_t floats(int64_t stride) { return kTaps * kMaps * stride + kMaps * (stride + 2 * kSsimRowPad) + stride; }
 
     // memory [floats(stride)], all 0.
     FilteredRows(const SsimWindow& window, int height, int64_t stride, float* memory)
         : window(window), height(height), stride(stride), ring(memory), scratch(ring + kTaps * kMaps * stride),
-          zeros(scratch + kMaps * (stride + 2 * kRowPad)) {}
+          zeros(scratch + kMaps * (stride + 2 * kSsimRowPad)) {}
 
     const float* row(int y, int map) const {
         return y < 0 || y >= height ? zeros : ring + (int64_t(y % kTaps) * kMaps + map) * stride;
     }
-    float* input(int map) { return scratch + map * (stride + 2 * kRowPad) + kRowPad; }
+    float* input(int map) { return scratch + map * (stride + 2 * kSsimRowPad) + kSsimRowPad; }
 
     // Makes the rows of the window around row y available; source(row) fills the inputs.
     template <class Source>
@@ -95,10 +94,21 @@ struct FilteredRows {
     }
 };
 
+// The zeroed memory of one part: rings and inputs of pass 1, or those of pass 2 and three rows.
+static inline float* part_scratch(float* scratch, int width, int part) {
+    const int64_t stride = ssim_stride(width), floats = ssim_scratch(width);
+    const bool fits = FilteredRows<5>::floats(stride) <= floats && FilteredRows<3>::floats(stride) + 3 * stride <= floats;
+    if (!fits) __builtin_trap();  // ssim_scratch and the layouts above have come apart
+    float* memory = scratch + part * floats;
+    __builtin_memset(memory, 0, size_t(floats) * sizeof(float));
+    return memory;
+}
+
 // Lanes i ... that lie inside a row of `count` floats.
 static inline vi inside_row(int64_t i, int64_t count, vf lanes) { return lanes < float(count - i); }
 
-static void ssim_loop(const float* x, const float* y, int width, int height, float* maps, double* loss_rows, int threads) {
+static void ssim_loop(const float* x, const float* y, int width, int height, float* maps, double* loss_rows,
+                      float* scratch, int threads) {
     const int64_t count = int64_t(width) * 3, stride = ssim_stride(width), plane = stride * height;
     const SsimWindow window;
     const vf lanes = lane_index();
@@ -106,11 +116,7 @@ static void ssim_loop(const float* x, const float* y, int width, int height, flo
     for (int part = 0; part < threads; ++part) {
         const int first = int(int64_t(height) * part / threads), stop = int(int64_t(height) * (part + 1) / threads);
         if (first == stop) continue;
-        float* memory = static_cast<float*>(__builtin_calloc(size_t(FilteredRows<5>::floats(stride)), sizeof(float)));
-        if (!memory) {
-            for (int row = first; row < stop; ++row) loss_rows[2 * row] = __builtin_nan("");
-            continue;
-        }
+        float* memory = part_scratch(scratch, width, part);
         FilteredRows<5> rows(window, height, stride, memory);
         for (int row = first; row < stop; ++row) {
             rows.advance(row, [&](int r) {
@@ -143,24 +149,18 @@ static void ssim_loop(const float* x, const float* y, int width, int height, flo
             loss_rows[2 * row] = l1_row;
             loss_rows[2 * row + 1] = double(sum_lanes(total));
         }
-        __builtin_free(memory);
     }
 }
 
 static void ssim_vjp_loop(const float* x, const float* y, int width, int height, const float* maps, float l1_scale,
-                          float ssim_scale, float* v_x, int threads) {
+                          float ssim_scale, float* v_x, float* scratch, int threads) {
     const int64_t count = int64_t(width) * 3, stride = ssim_stride(width), plane = stride * height;
     const SsimWindow window;
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
     for (int part = 0; part < threads; ++part) {
         const int first = int(int64_t(height) * part / threads), stop = int(int64_t(height) * (part + 1) / threads);
         if (first == stop) continue;
-        const int64_t floats = FilteredRows<3>::floats(stride) + 3 * stride;
-        float* memory = static_cast<float*>(__builtin_calloc(size_t(floats), sizeof(float)));
-        if (!memory) {
-            v_x[int64_t(first) * count] = __builtin_nanf("");
-            continue;
-        }
+        float* memory = part_scratch(scratch, width, part);
         FilteredRows<3> rows(window, height, stride, memory);
         float* a = memory + FilteredRows<3>::floats(stride);  // this row of x, of y and of the result
         float *b = a + stride, *out = b + stride;
@@ -179,7 +179,6 @@ static void ssim_vjp_loop(const float* x, const float* y, int width, int height,
             });
             __builtin_memcpy(v_x + row * count, out, size_t(count) * sizeof(float));
         }
-        __builtin_free(memory);
     }
 }
 
