@@ -19,12 +19,10 @@ from splatinit.types import Camera, Gaussians
 @dataclass(frozen=True)
 class Decisions:
     """``pixels`` [h, w] bool: surely decided. ``gaussians`` [n] bool: surely visible or surely not.
-    ``condition``: the largest condition number of a visible screen covariance. ``slack`` [n]: what the undecided
-    pixels can add to or take from each Gaussian's blend weight."""
+    ``slack`` [n]: what the undecided pixels can add to or take from each Gaussian's blend weight."""
 
     pixels: torch.Tensor
     gaussians: torch.Tensor
-    condition: float
     slack: torch.Tensor
 
 
@@ -56,7 +54,7 @@ def decide(gaussians: Gaussians, camera: Camera, settings: RasterSettings, degre
     slack = torch.zeros(len(gaussians), dtype=torch.float64)
     slack[order] = raw[unsure].clamp(max=1).sum(0)
     return Decisions(
-        ~unsure.reshape(camera.height, camera.width), _sure_visibility(exact, camera, pose, settings), condition, slack
+        ~unsure.reshape(camera.height, camera.width), _sure_visibility(exact, camera, pose, settings), slack
     )
 
 

@@ -31,8 +31,3 @@ CUTOFF_DEPTH = 2e-6
 # A float32 covariance with condition number c has an inverse that is wrong by about c × 6e-8, and so is the exponent
 # (≤ 5.5) that it scales; rounding of the covariance's own entries adds the same again.
 FLOAT32_EPS = 6e-8
-
-
-def for_condition(base: float, condition: float) -> float:
-    """``base``, or what float32 can promise when the worst screen covariance has this condition number."""
-    return max(base, 10 * FLOAT32_EPS * condition)

@@ -204,8 +204,7 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
         if (e >= begin + 4) __builtin_prefetch(&frame.records[frame.entries[e - 4].gaussian]);
         const Record& g = frame.records[entry.gaussian];
         const float dx0 = tile_x + 0.5f - g.x, dy0 = tile_y + 0.5f - g.y;
-        float conic[3];
-        record_conic(g, conic);
+        const float a = conic_a(g), b = a * g.shear, d = inverse_yy(g);
         const vi position = set1i(int32_t(e - begin));
         vf sums[16] = {};  // in the order of Slot; the tail pads the second group of eight
         for (; todo; todo &= todo - 1) {
@@ -236,16 +235,17 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
             store(behind + o, fma(w, v_blend, hidden));
             // Where alpha was clamped to kAlphaMax nothing flows to its factors.
             const vf s = masked(blends & (raw <= kAlphaMax), alpha * v_alpha);
-            const vf sx = s * dx, sy = s * dy;
+            const vf u = fma(dy, set1(g.shear), dx);
+            const vf su = s * u, sy = s * dy;
             sums[4] += s;
-            sums[5] += sx;
+            sums[5] += su;
             sums[6] += sy;
-            sums[7] = fma(sx, dx, sums[7]);
-            sums[8] = fma(sx, dy, sums[8]);
+            sums[7] = fma(su, u, sums[7]);
+            sums[8] = fma(su, dy, sums[8]);
             sums[9] = fma(sy, dy, sums[9]);
             if (kAbs) {
-                sums[10] += vabs(fma(set1(conic[0]), sx, conic[1] * sy));
-                sums[11] += vabs(fma(set1(conic[1]), sx, conic[2] * sy));
+                sums[10] += vabs(a * su);
+                sums[11] += vabs(fma(set1(b), su, d * sy));
             }
         }
         float out[16];

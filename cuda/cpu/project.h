@@ -49,12 +49,9 @@ static inline bool project_one(const splat_gaussians& g, const splat_view& view,
     return true;
 }
 
-// The inverse screen covariance (a, b, c) back from a record.
-static inline void record_conic(const Record& record, float* conic) {
-    conic[0] = record.qa * float(-2.0 * kLn2);
-    conic[1] = conic[0] * record.shear;
-    conic[2] = record.qd * float(-2.0 * kLn2) + conic[1] * record.shear;
-}
+// First entry of the inverse screen covariance, and 1 / yy of the covariance, back from a record.
+static inline float conic_a(const Record& record) { return record.qa * float(-2.0 * kLn2); }
+static inline float inverse_yy(const Record& record) { return record.qd * float(-2.0 * kLn2); }
 
 static void project_loop(const splat_gaussians& g, const splat_view& view, Frame& frame, splat_aux& aux, int threads) {
     const Camera<float> cam = camera_of(view);
@@ -115,11 +112,10 @@ static void project_vjp_loop(const splat_gaussians& g, const splat_view& view, F
                 continue;
             }
             const Record& record = frame.records[i];
-            float conic[3];
-            record_conic(record, conic);
             ProjectionCotangents<float> v;
             float v_opacity;
-            moments_to_screen(sum + kSlotMoments, conic, record.opacity, v.mean2d, v.conic, &v_opacity);
+            moments_to_screen(sum + kSlotMoments, conic_a(record), record.shear, inverse_yy(record), record.opacity,
+                              v.mean2d, v.cov, &v_opacity);
             v.depth = sum[kSlotDepth];
             if (grads.means2d) grads.means2d[2 * i] = v.mean2d[0], grads.means2d[2 * i + 1] = v.mean2d[1];
 

@@ -73,12 +73,12 @@ splat::Camera<double> random_camera() {
     return splat::make_camera(viewmat, 90.0, 85.0, 47.0, 31.0, 96, 64);
 }
 
-// in = p [3], quat [4], log_scale [3], W [9]; out = mean2d [2], depth, conic [3], compensation.
+// in = p [3], quat [4], log_scale [3], W [9]; out = mean2d [2], depth, cov [3], compensation.
 Vec project_flat(const Vec& in, splat::Camera<double> cam, double eps2d) {
     std::copy(in.begin() + 10, in.begin() + 19, cam.W);
     splat::Projected<double> s;
     splat::project(&in[0], &in[3], &in[7], cam, eps2d, s);
-    return {s.mean2d[0], s.mean2d[1], s.depth, s.conic[0], s.conic[1], s.conic[2], s.compensation};
+    return {s.mean2d[0], s.mean2d[1], s.depth, s.cov[0], s.cov[1], s.cov[2], s.compensation};
 }
 
 Vec project_flat_vjp(const Vec& in, const Vec& v, splat::Camera<double> cam, double eps2d) {
@@ -187,16 +187,15 @@ int main() {
               [=](const Vec& x) { return project_flat(x, cam, 0.3); },
               [=](const Vec& x, const Vec& v) { return project_flat_vjp(x, v, cam, 0.3); });
     }
-    // Blending three Gaussians over one pixel; in = (mean2d [2], conic [3], opacity, value) x 3 and the background value.
+    // Blending three Gaussians over one pixel; in = (mean2d [2], cov [3], opacity, value) x 3 and the background value.
     const auto blend = [](const Vec& x) {
         double T = 1.0, out = 0.0;
         for (int i = 0; i < 3; ++i) {
             const double* g = &x[7 * i];
             const double dx = 4.5 - g[0], dy = 3.5 - g[1];
-            // As the engine has it, from the conic (a, b, c): 1 / yy = c - b^2 / a.
-            const double k = -0.5 * splat::kLog2e, shear = g[3] / g[2];
-            const double alpha =
-                std::exp2(splat::log2_alpha(dx, dy, k * g[2], shear, k * (g[4] - g[3] * shear), std::log2(g[5])));
+            // As the engine has it, from the covariance (xx, xy, yy).
+            const double k = -0.5 * splat::kLog2e, a = g[4] / (g[2] * g[4] - g[3] * g[3]);
+            const double alpha = std::exp2(splat::log2_alpha(dx, dy, k * a, -g[3] / g[4], k / g[4], std::log2(g[5])));
             out += alpha * T * g[6];
             T *= 1.0 - alpha;
         }
@@ -206,7 +205,7 @@ int main() {
           [] {
               Vec x;
               for (int i = 0; i < 3; ++i) {
-                  const Vec g = {4.5 + normal(), 3.5 + normal(), uniform(0.2, 0.6), uniform(-0.1, 0.1), uniform(0.2, 0.6),
+                  const Vec g = {4.5 + normal(), 3.5 + normal(), uniform(1.5, 4.0), uniform(-1.0, 1.0), uniform(1.5, 4.0),
                                  uniform(0.1, 0.9), normal()};
                   x.insert(x.end(), g.begin(), g.end());
               }
@@ -218,7 +217,8 @@ int main() {
               double alphas[3], T = 1.0;
               for (int i = 0; i < 3; ++i) {
                   const double *g = &x[7 * i], dx = 4.5 - g[0], dy = 3.5 - g[1];
-                  alphas[i] = g[5] * std::exp(-0.5 * (g[2] * dx * dx + g[4] * dy * dy) - g[3] * dx * dy);
+                  const double det = g[2] * g[4] - g[3] * g[3];
+                  alphas[i] = g[5] * std::exp(-0.5 * (g[4] * dx * dx - 2 * g[3] * dx * dy + g[2] * dy * dy) / det);
                   T *= 1.0 - alphas[i];
               }
               Vec out(22, 0.0);
@@ -231,8 +231,9 @@ int main() {
                   const double v_blend = g[6] * v[0];
                   const double s = alphas[i] * splat::blend_vjp(T, v_blend, behind, inverse);
                   behind += alphas[i] * T * v_blend;
-                  const double moments[6] = {s, s * dx, s * dy, s * dx * dx, s * dx * dy, s * dy * dy};
-                  splat::moments_to_screen(moments, g + 2, g[5], &out[7 * i], &out[7 * i + 2], &out[7 * i + 5]);
+                  const double a = g[4] / (g[2] * g[4] - g[3] * g[3]), shear = -g[3] / g[4], u = dx + shear * dy;
+                  const double moments[6] = {s, s * u, s * dy, s * u * u, s * u * dy, s * dy * dy};
+                  splat::moments_to_screen(moments, a, shear, 1 / g[4], g[5], &out[7 * i], &out[7 * i + 2], &out[7 * i + 5]);
                   out[7 * i + 6] = alphas[i] * T * v[0];
               }
               return out;

@@ -36,16 +36,21 @@ SPLAT_HD F blend_vjp(F T, F v_blend, F behind, F inverse_one_minus_alpha) {
     return T * v_blend - behind * inverse_one_minus_alpha;
 }
 
-// Sums over pixels of s = alpha * dL/d(alpha) with powers of the offset, from which all screen gradients of a Gaussian follow:
-//   moments = {sum s, sum s dx, sum s dy, sum s dx^2, sum s dx dy, sum s dy^2}
-// sigma = a dx^2/2 + b dx dy + c dy^2/2 and d(alpha) = -alpha d(sigma), d(dx) = -d(mean).
+// Sums over pixels of s = alpha * dL/d(alpha) in the coordinates of the completed square, u = dx + shear dy and dy:
+//   moments = {sum s, sum s u, sum s dy, sum s u^2, sum s u dy, sum s dy^2}
+// All screen gradients of a Gaussian follow, because with w = conic (dx, dy) = (a u, b u + dy / yy), b = a shear,
+//   d(alpha) = alpha (w . d(mean) + w^T d(cov) w / 2).
+// Sums over dx^2, dx dy, dy^2 would have to be multiplied by the conic from both sides, and cancel for needles.
+// v_cov [3] is that of the three numbers xx, xy, yy.
 template <class T>
-SPLAT_HD void moments_to_screen(const T* moments, const T* conic, T opacity, T* v_mean2d, T* v_conic, T* v_opacity) {
-    v_mean2d[0] = conic[0] * moments[1] + conic[1] * moments[2];
-    v_mean2d[1] = conic[1] * moments[1] + conic[2] * moments[2];
-    v_conic[0] = T(-0.5) * moments[3];
-    v_conic[1] = -moments[4];
-    v_conic[2] = T(-0.5) * moments[5];
+SPLAT_HD void moments_to_screen(const T* moments, T a, T shear, T inverse_yy, T opacity, T* v_mean2d, T* v_cov,
+                                T* v_opacity) {
+    const T b = a * shear;
+    v_mean2d[0] = a * moments[1];
+    v_mean2d[1] = b * moments[1] + inverse_yy * moments[2];
+    v_cov[0] = T(0.5) * a * a * moments[3];
+    v_cov[1] = a * (b * moments[3] + inverse_yy * moments[4]);
+    v_cov[2] = T(0.5) * (b * b * moments[3] + inverse_yy * (T(2) * b * moments[4] + inverse_yy * moments[5]));
     *v_opacity = moments[0] / opacity;
 }
 

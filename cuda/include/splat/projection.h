@@ -152,7 +152,7 @@ template <class T>
 struct ProjectionCotangents {
     T mean2d[2];
     T depth;
-    T conic[3];  // of sigma = a dx^2 / 2 + b dx dy + c dy^2 / 2
+    T cov[3];  // of the three numbers xx, xy, yy
     T compensation;
 };
 
@@ -165,12 +165,8 @@ SPLAT_HD void project_vjp(const T* p, const T* quat, const T* log_scale, const C
     const T xx0 = dot3(s.A, s.A), xy = dot3(s.A, s.A + 3), yy0 = dot3(s.A + 3, s.A + 3);
     const T xx = xx0 + eps2d, yy = yy0 + eps2d;
     const T inverse = T(1) / s.det;
-    const T a = yy * inverse, b = -xy * inverse, c = xx * inverse;
-
-    // conic = cov^-1: v_cov = -conic G conic with the symmetric G = [[v_a, v_b/2], [v_b/2, v_c]].
-    const T g0 = v.conic[0], g1 = T(0.5) * v.conic[1], g2 = v.conic[2];
-    const T h00 = a * g0 + b * g1, h01 = a * g1 + b * g2, h10 = b * g0 + c * g1, h11 = b * g1 + c * g2;
-    T v_xx = -(h00 * a + h01 * b), v_xy = -(h00 * b + h01 * c), v_yy = -(h10 * b + h11 * c);
+    // As a symmetric matrix: xy stands in it twice.
+    T v_xx = v.cov[0], v_xy = T(0.5) * v.cov[1], v_yy = v.cov[2];
 
     // compensation^2 = det0 / det; d det = tr(adj(cov) d cov).
     const T ratio = s.det0 * inverse;
