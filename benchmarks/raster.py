@@ -60,6 +60,10 @@ def blended_per_pixel(gaussians: Gaussians, camera: Camera, pixels: int = 200) -
     return float(torch.cat(counts).float().mean())
 
 
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def growth(console: Console, quick: bool) -> None:
     table = Table(title="cpu engine: wall-clock ms", caption="project … project_vjp: stages of one forward + backward")
     for column in ("Gaussians", "image", "blended/px", "pairs", "forward", "fwd+bwd", "1 thread", "buffers MB"):
@@ -70,6 +74,7 @@ def growth(console: Console, quick: bool) -> None:
     rasterizer = CpuRasterizer()
     threads = native.build_info()["threads"]
     repeats = 5 if quick else 15
+    rows = []
     for n in (10_000, 50_000, 200_000):
         for width, height in ((400, 300), (800, 600)):
             gaussians, camera = random_scene(n, width, height)
@@ -87,10 +92,7 @@ def growth(console: Console, quick: bool) -> None:
             native.set_threads(1)
             single = median_ms(both, max(3, repeats // 3))
             native.set_threads(threads)
-            table.add_row(
-                f"{n:,}",
-                f"{width}×{height}",
-                f"{blended_per_pixel(gaussians, camera):.1f}",
+            numbers = (
                 f"{call.info.n_pairs:,}",
                 f"{forward:.1f}",
                 f"{total:.1f}",
@@ -98,7 +100,13 @@ def growth(console: Console, quick: bool) -> None:
                 f"{call.info.bytes / 2**20:.0f}",
                 *(f"{1e3 * timings[stage]:.1f}" for stage in stages),
             )
+            rows.append((n, gaussians, camera, numbers))
+    peak = peak_mb()  # before the reference counts, which takes far more than the engine
+    for n, gaussians, camera, numbers in rows:
+        size, blended = f"{camera.width}×{camera.height}", f"{blended_per_pixel(gaussians, camera):.1f}"
+        table.add_row(f"{n:,}", size, blended, *numbers)
     console.print(table)
+    console.print(f"peak memory of the process with all of this: {peak:.0f} MB")
 
 
 def against_others(console: Console, quick: bool) -> None:
@@ -158,8 +166,6 @@ def main() -> None:
     console.print(f"splat_cpu {info['version']}, {info['simd']}, {info['threads']} threads, torch {torch.__version__}")
     growth(console, quick)
     against_others(console, quick)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    console.print(f"peak memory of this process: {peak:.0f} MB")
 
 
 if __name__ == "__main__":

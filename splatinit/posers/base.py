@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FormatError, SceneError
+from ..errors import ConfigError, FormatError, SceneError
 from ..io.atomic import write_json
 from ..io.colmap_model import read_model, write_model
 from ..io.read import every_eighth
@@ -66,6 +66,14 @@ class Result:
     posed: tuple[Posed, ...]
     points: PointCloud | None
     notes: tuple[str, ...]
+
+
+def check_features(max_size: int, max_features: int) -> None:
+    """Raise ConfigError for a photo size (px) or a number of features with which nothing can be matched."""
+    if max_size < 64:
+        raise ConfigError(f"poser.max_size is {max_size} px; expected at least 64.")
+    if max_features < 100:
+        raise ConfigError(f"poser.max_features is {max_features}; expected at least 100.")
 
 
 def fingerprint(images: ImageSet, poser: str, config: Any) -> str:

@@ -28,7 +28,7 @@ from ..errors import ConfigError, NoImages, TooFewMatches
 from ..progress import Progress
 from ..registry import nearest
 from ..types import ImageSet, PointCloud, Scene
-from .base import Posed, Result, as_view, fingerprint, load_result, make_scene, store_result
+from .base import Posed, Result, as_view, check_features, fingerprint, load_result, make_scene, store_result
 from .workspace import (
     SEED,
     Item,
@@ -89,10 +89,7 @@ class ColmapConfig:
             raise ConfigError(f"poser.matching is '{self.matching}'.", hint=nearest(self.matching, list(MATCHINGS)))
         if not self.focal_factors or not all(0.1 < factor < 10 for factor in self.focal_factors):
             raise ConfigError(f"poser.focal_factors is {self.focal_factors}; expected numbers between 0.1 and 10.")
-        if self.max_size < 64:
-            raise ConfigError(f"poser.max_size is {self.max_size} px; expected at least 64.")
-        if self.max_features < 100:
-            raise ConfigError(f"poser.max_features is {self.max_features}; expected at least 100.")
+        check_features(self.max_size, self.max_features)
 
 
 class Colmap:

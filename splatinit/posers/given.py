@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigError, NoImages, NoPoses, TooFewMatches
+from ..errors import NoImages, NoPoses, TooFewMatches
 from ..progress import Progress
 from ..types import Camera, ImageSet, PointCloud, Scene, View
-from .base import Result, fingerprint, load_result, make_scene, store_result
+from .base import Result, check_features, fingerprint, load_result, make_scene, store_result
 from .workspace import (
     SEED,
     Item,
@@ -47,10 +47,7 @@ class GivenConfig:
     max_features: int = 8192
 
     def __post_init__(self) -> None:
-        if self.max_size < 64:
-            raise ConfigError(f"poser.max_size is {self.max_size} px; expected at least 64.")
-        if self.max_features < 100:
-            raise ConfigError(f"poser.max_features is {self.max_features}; expected at least 100.")
+        check_features(self.max_size, self.max_features)
 
 
 class Given:
