@@ -98,10 +98,21 @@ class Camera:
 # ------------------------------------------------------------------------------------------------------------ images
 @dataclass(frozen=True)
 class Pixels:
-    """A decoded image. ``rgb`` [h, w, 3] uint8 sRGB, not premultiplied; ``alpha`` [h, w] uint8, or None if opaque."""
+    """A decoded image.
+
+    Transparency and masks are two things. A transparent pixel is known: nothing is there, and a render must show the
+    background. A masked one is unknown: a passer-by, the photographer's finger, the border of a fisheye; no loss and
+    no metric looks at it.
+
+    Attributes:
+        rgb: [h, w, 3] uint8 sRGB, not premultiplied.
+        alpha: [h, w] uint8, or None if opaque.
+        mask: [h, w] uint8, 255 where the pixel counts and 0 where it does not; None if all count.
+    """
 
     rgb: np.ndarray
     alpha: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
 
 class Photo(Protocol):
@@ -112,9 +123,15 @@ class Photo(Protocol):
     width: int  # px, upright, full size of the file
     height: int
     has_alpha: bool
+    has_mask: bool
+    has_depth: bool
 
     def load(self, width: int, height: int) -> Pixels:
         """The image at ``width`` × ``height`` px (area-averaged when it shrinks, alpha-correct)."""
+        ...
+
+    def load_depth(self, width: int, height: int) -> np.ndarray | None:
+        """Measured depth [height, width] float32, scene units along z, 0 = unknown; None where the scene has none."""
         ...
 
 
@@ -220,6 +237,10 @@ class View:
 
     def pixels(self) -> Pixels:
         return self.photo.load(self.camera.width, self.camera.height)
+
+    def depth(self) -> np.ndarray | None:
+        """The depth that came with the photo (see :meth:`Photo.load_depth`) at the size of the camera."""
+        return self.photo.load_depth(self.camera.width, self.camera.height)
 
 
 @dataclass(frozen=True)

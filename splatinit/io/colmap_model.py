@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import BadPoses, FormatError
 from ..types import PointCloud, View
 from .atomic import write_bytes, write_text
+from .lenses import Distortion
 
 # COLMAP's models by id: name and number of parameters. All are parsed; only _READ can be turned into pinholes.
 _MODELS = {
@@ -47,8 +48,8 @@ class ColmapCamera:
     height: int
     params: np.ndarray
 
-    def pinhole(self, where: str) -> tuple[np.ndarray, tuple[float, ...]]:
-        """K [3, 3] px and distortion k1, k2, p1, p2. Raises FormatError for models that are not read."""
+    def pinhole(self, where: str) -> tuple[np.ndarray, Distortion]:
+        """K [3, 3] px and the lens. Raises FormatError for models that are not read."""
         p = [float(value) for value in self.params]
         if self.model not in _READ:
             raise FormatError(
@@ -61,7 +62,7 @@ class ColmapCamera:
             (fx, cx, cy), rest = p[:3], p[3:]
             fy = fx
         K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
-        return K, (*rest, 0.0, 0.0, 0.0, 0.0)[:4]
+        return K, Distortion("brown", tuple(rest))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Photos: probing without decoding, decoding on demand at the working size, removing lens distortion, writing PNG.
+"""Photos: probing without decoding, decoding on demand at the working size, with masks and depth; writing PNG.
 
 Decoding answers grey, palette, CMYK, 16-bit and transparent files with the same thing: ``Pixels`` of 8 bits, upright as
 the camera model expects them, not premultiplied. Colours stay the file's numbers (no ICC conversion, no linearisation),
@@ -12,9 +12,8 @@ import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import FormatError, NoImages, ShapeError
 from ..types import Pixels
 from .atomic import atomic_path
+from .lenses import Distortion, Lens, replacing_pinhole
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
@@ -48,111 +48,32 @@ _TRANSPOSE = {
 }
 
 
-# -------------------------------------------------------------------------------------------------------------- lens
+# ------------------------------------------------------------------------------------------------------------- files
 @dataclass(frozen=True)
-class Lens:
-    """Brown–Conrady distortion of a photo, and the pinhole camera that replaces it.
+class MaskFile:
+    """A mask beside a photo: an image whose white (more than half) is the part of the photo that is kept.
 
     Attributes:
-        fx, fy, cx, cy: px at the photo's full size, centre of pixel (0, 0) at (0.5, 0.5): the lens camera.
-        k1, k2, p1, p2, k3: coefficients, in OpenCV's and COLMAP's definition (no unit).
-        pinhole: (fx, fy, cx, cy) in px of the undistorted image, which has the same size.
+        path: grey, colour (any channel) or with alpha (then that is the mask).
+        role: "ignore": the rest counts neither in the loss nor in a metric. "alpha": the rest is transparent.
     """
 
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-    k1: float
-    k2: float
-    p1: float
-    p2: float
-    k3: float
-    pinhole: tuple[float, float, float, float]
-
-    def distort(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where normalised pinhole coordinates land behind the lens (normalised coordinates too)."""
-        r2 = x * x + y * y
-        radial = 1.0 + r2 * (self.k1 + r2 * (self.k2 + r2 * self.k3))
-        xy2 = 2.0 * x * y
-        return (
-            x * radial + self.p1 * xy2 + self.p2 * (r2 + 2.0 * x * x),
-            y * radial + self.p2 * xy2 + self.p1 * (r2 + 2.0 * y * y),
-        )
-
-    def undistort(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The inverse of :meth:`distort`, by fixed-point iteration; NaN where it does not converge."""
-        u, v = x.copy(), y.copy()
-        with np.errstate(all="ignore"):
-            for _ in range(200):
-                du, dv = self.distort(u, v)
-                step_u, step_v = x - du, y - dv
-                u, v = u + step_u, v + step_v
-                if not max(np.abs(step_u).max(), np.abs(step_v).max()) > 1e-12:
-                    break
-            du, dv = self.distort(u, v)
-            good = np.hypot(du - x, dv - y) < 1e-7
-        return np.where(good, u, np.nan), np.where(good, v, np.nan)
+    path: Path
+    role: Literal["ignore", "alpha"]
 
 
-@lru_cache(maxsize=4)
-def _maps(lens: Lens, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel of the undistorted image, the float32 position (cv2's integer pixel centres) in the photo."""
-    fx, fy, cx, cy = lens.pinhole
-    x = (np.arange(width) + 0.5 - cx) / fx
-    y = (np.arange(height) + 0.5 - cy) / fy
-    u, v = lens.distort(*np.meshgrid(x, y))
-    return (
-        (lens.fx * u + lens.cx - 0.5).astype(np.float32),
-        (lens.fy * v + lens.cy - 0.5).astype(np.float32),
-    )
+@dataclass(frozen=True)
+class DepthFile:
+    """A depth map beside a photo: a 16-bit PNG, a float TIFF or an array (.npy), along z, 0 or not finite = unknown.
 
-
-def undistorted(photo: ImageFile, K: np.ndarray, distortion: Sequence[float]) -> tuple[ImageFile, np.ndarray]:
-    """The photo with its lens distortion removed when it is loaded, and the K of the pinhole that remains.
-
-    The pinhole shows the largest axis-aligned rectangle that is filled everywhere (no black border), stretched to the
-    photo's own size; so fx/fy changes a little, and the principal point moves with the rectangle. It is what
-    ``cv2.getOptimalNewCameraMatrix(alpha=0)`` computes, from the whole border instead of 9 samples a side.
-
-    Args:
-        photo: its width × height are the size that K belongs to.
-        K: [3, 3] px at the photo's full size.
-        distortion: k1, k2, p1, p2[, k3] (OpenCV's order).
-
-    Raises:
-        FormatError: the distortion folds over inside the image, so it cannot be inverted there.
+    Attributes:
+        unit: scene units of one step of the file (0.001 where it counts millimetres of a scene in metres).
     """
-    k1, k2, p1, p2, k3 = (*map(float, distortion), 0.0)[:5]
-    fx, fy, cx, cy = float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])
-    if not any((k1, k2, p1, p2, k3)):
-        return photo, np.array(K, dtype=np.float64)
-    width, height = photo.width, photo.height
-    lens = Lens(fx, fy, cx, cy, k1, k2, p1, p2, k3, pinhole=(fx, fy, cx, cy))
 
-    along_x, along_y = np.linspace(0, width, width + 1), np.linspace(0, height, height + 1)
-
-    def edge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return lens.undistort((x - cx) / fx, (y - cy) / fy)
-
-    left = edge(np.zeros_like(along_y), along_y)[0].max()
-    right = edge(np.full_like(along_y, width), along_y)[0].min()
-    top = edge(along_x, np.zeros_like(along_x))[1].max()
-    bottom = edge(along_x, np.full_like(along_x, height))[1].min()
-    # A NaN (not invertible) fails both comparisons.
-    if not (right > left and bottom > top):
-        raise FormatError(
-            f"{photo.name}: the lens distortion (k1 {k1:g}, k2 {k2:g}, p1 {p1:g}, p2 {p2:g}, k3 {k3:g} at focal "
-            f"{fx:g} px) folds over inside the {width}×{height} px image, so it cannot be removed.",
-            hint="Check the coefficients and their order (k1 k2 p1 p2), and that the focal length fits the image size.",
-        )
-    new_fx, new_fy = width / (right - left), height / (bottom - top)
-    pinhole = (float(new_fx), float(new_fy), float(-left * new_fx), float(-top * new_fy))
-    new_K = np.array([[pinhole[0], 0.0, pinhole[2]], [0.0, pinhole[1], pinhole[3]], [0.0, 0.0, 1.0]])
-    return replace(photo, lenses=(*photo.lenses, replace(lens, pinhole=pinhole))), new_K
+    path: Path
+    unit: float
 
 
-# ------------------------------------------------------------------------------------------------------------- files
 @dataclass(frozen=True)
 class ImageFile:
     """One image file: the :class:`splatinit.types.Photo` of all readers. Small and picklable; holds no pixels.
@@ -161,20 +82,38 @@ class ImageFile:
         name: unique in its set, '/'-separated.
         path: the file.
         width, height: px, full size, after ``orientation``.
-        has_alpha: the file has a transparency channel (or a transparent palette entry).
+        file_alpha: the file has a transparency channel (or a transparent palette entry).
         orientation: EXIF orientation (1–8) that ``load`` applies to the decoded pixels.
         focal_px: focal length in px at the full size as EXIF tells it, or None.
         lenses: distortions that ``load`` removes, in this order.
+        mask, depth: further files of the same view, on the photo's stored pixel grid at any resolution of its
+            proportions; they go through the same orientation, lens and resizing.
     """
 
     name: str
     path: Path
     width: int
     height: int
-    has_alpha: bool
+    file_alpha: bool
     orientation: int = 1
     focal_px: float | None = None
     lenses: tuple[Lens, ...] = ()
+    mask: MaskFile | None = None
+    depth: DepthFile | None = None
+
+    @property
+    def has_alpha(self) -> bool:
+        """Some pixels may be transparent."""
+        return self.file_alpha or (self.mask is not None and self.mask.role == "alpha")
+
+    @property
+    def has_mask(self) -> bool:
+        """Some pixels may not count."""
+        return self.mask is not None and self.mask.role == "ignore"
+
+    @property
+    def has_depth(self) -> bool:
+        return self.depth is not None
 
     def as_stored(self) -> ImageFile:
         """The same file on its stored pixel grid, EXIF orientation ignored (as COLMAP and 3DGS read files)."""
@@ -185,34 +124,74 @@ class ImageFile:
     def load(self, width: int, height: int) -> Pixels:
         """The image at ``width`` × ``height`` px: area-averaged when it shrinks, weighted by alpha where it has one.
 
-        Raises FormatError, naming the file, when it cannot be decoded.
+        A pixel counts only if nothing masked went into it. Raises FormatError, naming the file, when the photo or its
+        mask cannot be decoded.
         """
         if width < 1 or height < 1:
             raise ShapeError(f"{self.name}: asked for {width}×{height} px; expected at least 1×1.")
-        pixels = _decode(self.path, self.orientation, self.has_alpha)
+        pixels = _decode(self.path, self.orientation, self.file_alpha)
         if pixels.shape[:2] != (self.height, self.width):
             raise FormatError(
                 f"{self.path}: decoded to {pixels.shape[1]}×{pixels.shape[0]} px, but its header said "
                 f"{self.width}×{self.height} px.",
                 hint="The file changed while it was being used, or it is damaged.",
             )
-        resized = (width, height) != (self.width, self.height)
+        mask = None
+        if self.mask is not None:
+            kept = _read_mask(self.mask.path, self.orientation, self.width, self.height)
+            if self.mask.role == "ignore":
+                mask = self._fitted(kept, width, height)
+                mask = np.where(mask == 255, np.uint8(255), np.uint8(0))
+            else:
+                alpha = np.minimum(pixels[..., 3], kept) if self.file_alpha else kept
+                pixels = np.dstack([pixels[..., :3], alpha])
         if not self.has_alpha:
-            for lens in self.lenses:
-                pixels = _remap(pixels, lens)
-            return Pixels(np.ascontiguousarray(_resize(pixels, width, height) if resized else pixels))
-        if not (resized or self.lenses):
-            return Pixels(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]))
+            return Pixels(np.ascontiguousarray(self._fitted(pixels, width, height)), mask=mask)
+        if not self.lenses and (width, height) == (self.width, self.height):
+            return Pixels(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]), mask)
         # Averaging colours unweighted would bleed the (arbitrary) colour of transparent pixels into the edges.
         premultiplied = pixels.astype(np.float32)
         premultiplied[..., :3] *= premultiplied[..., 3:] / 255.0
-        for lens in self.lenses:
-            premultiplied = _remap(premultiplied, lens)
-        if resized:
-            premultiplied = _resize(premultiplied, width, height)
+        premultiplied = self._fitted(premultiplied, width, height)
         alpha = np.clip(premultiplied[..., 3], 0.0, 255.0)
         rgb = premultiplied[..., :3] / np.maximum(alpha, 1e-3)[..., None] * 255.0
-        return Pixels(to_uint8(rgb / 255.0), to_uint8(alpha / 255.0))
+        return Pixels(to_uint8(rgb / 255.0), to_uint8(alpha / 255.0), mask)
+
+    def _fitted(self, pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+        """[height, width, ...] of [self.height, self.width, ...]: without lens distortion, resized."""
+        for lens in self.lenses:
+            pixels = lens.remap(pixels)
+        return pixels if (width, height) == (self.width, self.height) else _resize(pixels, width, height)
+
+    def load_depth(self, width: int, height: int) -> np.ndarray | None:
+        """See :meth:`splatinit.types.Photo.load_depth`; the nearest pixel, as a depth between two surfaces is no depth.
+
+        Raises FormatError, naming the file, when it cannot be decoded or does not fit the photo.
+        """
+        if self.depth is None:
+            return None
+        depth = _read_depth(self.depth.path, self.orientation, self.width, self.height) * np.float32(self.depth.unit)
+        for lens in self.lenses:
+            depth = lens.remap(depth, cv2.INTER_NEAREST)
+        rows = ((np.arange(height) + 0.5) * (depth.shape[0] / height)).astype(np.int64)
+        columns = ((np.arange(width) + 0.5) * (depth.shape[1] / width)).astype(np.int64)
+        return np.ascontiguousarray(depth[rows][:, columns])
+
+
+def undistorted(photo: ImageFile, K: np.ndarray, distortion: Distortion) -> tuple[ImageFile, np.ndarray]:
+    """The photo with its lens distortion removed when it is loaded, and the K [3, 3] of the pinhole that remains.
+
+    Args:
+        photo: its width × height are the size that K belongs to.
+        K: [3, 3] px at the photo's full size.
+
+    Raises:
+        FormatError: the distortion cannot be removed (see :func:`splatinit.io.lenses.replacing_pinhole`).
+    """
+    if not distortion:
+        return photo, np.array(K, dtype=np.float64)
+    lens, new_K = replacing_pinhole(K, distortion, photo.width, photo.height, photo.name)
+    return replace(photo, lenses=(*photo.lenses, lens)), new_K
 
 
 def probe_image(path: Path, name: str | None = None) -> ImageFile:
@@ -224,7 +203,7 @@ def probe_image(path: Path, name: str | None = None) -> ImageFile:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            has_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+            file_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
             exif, camera_exif = _exif(image)
             # Pillow turns TIFF files by itself while it decodes them, and image.size is already upright.
             orientation = 1 if image.format == "TIFF" else exif.get(_ORIENTATION, 1)
@@ -239,7 +218,7 @@ def probe_image(path: Path, name: str | None = None) -> ImageFile:
         path=path,
         width=width,
         height=height,
-        has_alpha=has_alpha,
+        file_alpha=file_alpha,
         orientation=orientation,
         focal_px=focal,
     )
@@ -304,6 +283,59 @@ def _decode(path: Path, orientation: int, with_alpha: bool) -> np.ndarray:
     return pixels if with_alpha else pixels[..., :3]
 
 
+def _read_mask(path: Path, orientation: int, width: int, height: int) -> np.ndarray:
+    """[height, width] uint8, 255 where the mask keeps the photo; any resolution of the photo's proportions."""
+    with_alpha = probe_image(path).file_alpha
+    pixels = _decode(path, orientation, with_alpha)
+    grey = pixels[..., 3] if with_alpha else pixels.max(axis=2)
+    # Some tools write 0 and 1 instead of 0 and 255.
+    kept = np.where(grey > (127 if grey.max(initial=0) > 1 else 0), np.uint8(255), np.uint8(0))
+    _check_fits(path, "mask", kept.shape, width, height)
+    if kept.shape != (height, width):
+        kept = cv2.resize(kept, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return kept
+
+
+def _read_depth(path: Path, orientation: int, width: int, height: int) -> np.ndarray:
+    """[height, width] float32 in steps of the file, 0 = unknown; any resolution of the photo's proportions."""
+    try:
+        if path.suffix.lower() == ".npy":
+            depth = np.load(path, allow_pickle=False)
+        else:
+            depth = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+            if depth is None:
+                raise ValueError("damaged, or not an image")
+        if depth.ndim == 3 and depth.shape[2] == 1:
+            depth = depth[..., 0]
+        if depth.ndim != 2 or depth.dtype.kind not in "uif" or 0 in depth.shape:
+            raise ValueError(f"{list(depth.shape)} {depth.dtype}; expected one channel of numbers")
+        depth = depth.astype(np.float32)
+    except (OSError, ValueError, EOFError, cv2.error) as error:
+        raise FormatError(f"{path}: the depth map cannot be read ({error}).", path=path) from error
+    depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+    if orientation in _TRANSPOSE:
+        depth = np.asarray(Image.fromarray(depth).transpose(_TRANSPOSE[orientation]))
+    _check_fits(path, "depth map", depth.shape, width, height)
+    if depth.shape != (height, width):
+        depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return depth
+
+
+def _check_fits(path: Path, what: str, shape: tuple[int, ...], width: int, height: int) -> None:
+    if not same_proportions(shape[1], shape[0], width, height):
+        raise FormatError(
+            f"{path}: the {what} is {shape[1]}×{shape[0]} px, its photo {width}×{height} px; expected the same "
+            "proportions.",
+            path=path,
+        )
+
+
+def same_proportions(width: int, height: int, other_width: int, other_height: int) -> bool:
+    """Equal proportions, up to the rounding of a reduced image's sides and 1 %."""
+    difference = abs(width * other_height - height * other_width)
+    return difference <= other_width + other_height + 0.01 * width * other_height
+
+
 def _is_deep(image: Image.Image) -> bool:
     """More than 8 bits a channel, which Pillow would cut off (colour) or clip (grey)."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -334,12 +366,6 @@ def _decode_deep(path: Path) -> np.ndarray:
 
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))
-
-
-def _remap(pixels: np.ndarray, lens: Lens) -> np.ndarray:
-    maps = _maps(lens, pixels.shape[1], pixels.shape[0])
-    # The outermost half pixel lies beyond the last pixel centre; replicating it is exact to half a pixel.
-    return cv2.remap(pixels, *maps, interpolation=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -416,13 +442,15 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 
 __all__ = [
     "SUFFIXES",
+    "DepthFile",
     "ImageFile",
-    "Lens",
+    "MaskFile",
     "find_image",
     "is_image",
     "list_images",
     "missing_images",
     "probe_image",
+    "same_proportions",
     "to_uint8",
     "undistorted",
     "write_png",

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import BadPoses, FormatError
 from ..types import Camera, ImageSet
 from .images import ImageFile, missing_images
+from .lenses import Distortion
 from .read import ReadConfig, apply_split, assemble, read_json, string_list
 from .scenefiles import find_photo, inside, posed, reduced_folder
 
@@ -141,8 +142,8 @@ def opencv_from_opengl(matrix: Any, where: str) -> np.ndarray:
 
 def _intrinsics(
     settings: Mapping[str, Any], photo: ImageFile, where: str
-) -> tuple[tuple[int, int] | None, np.ndarray, tuple[float, ...]]:
-    """Size in px that K belongs to (None: the photo's own), K [3, 3], and k1 k2 p1 p2 k3."""
+) -> tuple[tuple[int, int] | None, np.ndarray, Distortion]:
+    """Size in px that K belongs to (None: the photo's own), K [3, 3], and the lens."""
 
     def number(key: str) -> float | None:
         value = settings.get(key)
@@ -191,4 +192,4 @@ def _intrinsics(
     K = np.array(
         [[fx, 0.0, width / 2 if cx is None else cx], [0.0, fy, height / 2 if cy is None else cy], [0.0, 0.0, 1.0]]
     )
-    return size, K, tuple(number(key) or 0.0 for key in ("k1", "k2", "p1", "p2", "k3"))
+    return size, K, Distortion("brown", tuple(number(key) or 0.0 for key in ("k1", "k2", "p1", "p2", "k3")))

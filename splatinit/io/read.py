@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from ..errors import ConfigError, FormatError, NoImages
 from ..registry import Registry, Spec, load_object
@@ -28,17 +29,39 @@ class ReadConfig:
         downscale: factor ≥ 1 by which photos are reduced, as benchmark protocols prescribe (Mip-NeRF 360: 4 outdoors,
             2 indoors). A folder ``images_N`` beside ``images`` is used where it exists for this factor.
         format: name of a reader, or "auto" to detect it. Needed where a folder holds several descriptions.
+        masks: what the scene's masks mean. "ignore": masked pixels count neither in the loss nor in a metric (people
+            walking by). "alpha": they are transparent, the object stands alone. "auto": as the format has it (IDR and
+            NeuS: alpha; all others: ignore). "off": masks are not read.
+        allow_outside: paths in scene files may lead out of the scene's folder. Off, because a downloaded file must
+            not make us open others.
+        max_megapixels: of one image; larger ones are refused before they are decoded (a file of some kB can promise
+            gigabytes).
+        frames: how many frames of a video become photos, the sharpest of equal windows. None: by ``fps``.
+        fps: frames a second of a video, the sharpest of each window. None: 2, and between 40 and 300 in all.
     """
 
     max_size: int | None = 1600
     downscale: float | None = None
     format: str = "auto"
+    masks: Literal["auto", "ignore", "alpha", "off"] = "auto"
+    allow_outside: bool = False
+    max_megapixels: float = 256.0
+    frames: int | None = None
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_size is not None and self.max_size < 1:
             raise ConfigError(f"max_size is {self.max_size} px; expected at least 1, or none for full size.")
         if self.downscale is not None and not 1 <= self.downscale < float("inf"):
             raise ConfigError(f"downscale is {self.downscale:g}; expected a factor of at least 1.")
+        if not 0 < self.max_megapixels < float("inf"):
+            raise ConfigError(f"max_megapixels is {self.max_megapixels:g}; expected a positive number.")
+        if self.frames is not None and self.frames < 2:
+            raise ConfigError(f"frames is {self.frames}; expected at least 2 frames of the video.")
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise ConfigError(f"fps is {self.fps:g}; expected a positive number of frames a second.")
+        if self.frames is not None and self.fps is not None:
+            raise ConfigError(f"frames ({self.frames}) and fps ({self.fps:g}) are both given; expected one of them.")
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The working size in px of a photo whose full size is ``width`` × ``height``."""
@@ -138,6 +161,14 @@ def assemble(
         reduced: the photos are already reduced by ``config.downscale`` (they come from ``images_N``).
     """
     photos = sorted(photos, key=lambda photo: photo.name)
+    for photo in photos:
+        if photo.width * photo.height > config.max_megapixels * 1e6:
+            raise FormatError(
+                f"{photo.path}: {photo.width}×{photo.height} px are {photo.width * photo.height / 1e6:.0f} megapixels; "
+                f"expected at most {config.max_megapixels:g}.",
+                hint="If the file is what you think it is, raise data.max_megapixels.",
+                path=photo.path,
+            )
     sizes = {p.name: (p.width, p.height) if reduced else config.size(p.width, p.height) for p in photos}
     # Blender's protocol composes over white; other alpha scenes follow it, because nothing better is written anywhere.
     white = any(photo.has_alpha for photo in photos)

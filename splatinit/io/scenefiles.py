@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import FormatError, SceneError
 from ..types import Camera
-from .images import ImageFile, find_image, probe_image, undistorted
+from .images import ImageFile, find_image, probe_image, same_proportions, undistorted
+from .lenses import Distortion
 
 
 def inside(root: Path, relative: str, where: str) -> PurePosixPath:
@@ -57,14 +58,13 @@ def posed(
     K: np.ndarray,
     cam_from_world: np.ndarray,
     size: tuple[int, int] | None,
-    distortion: tuple[float, ...],
+    distortion: Distortion,
     where: str,
 ) -> tuple[ImageFile, Camera]:
     """Fit a camera of a scene file to its photo: orientation, true size, lens.
 
     Args:
         K: [3, 3] px for an image of ``size`` (None: of the photo's own size).
-        distortion: k1, k2, p1, p2[, k3].
 
     Returns:
         The photo that ``load`` undistorts, and its pinhole Camera at the photo's full size. The rotation is made
@@ -98,8 +98,5 @@ def posed(
 
 
 def _same_shape(photo: ImageFile, width: int, height: int) -> bool:
-    """Equal proportions, up to the rounding of a reduced image's sides and 1 %."""
-    if width < 1 or height < 1:
-        return True  # Camera.check says what is wrong
-    difference = abs(photo.width * height - photo.height * width)
-    return difference <= width + height + 0.01 * photo.width * height
+    # Camera.check says what is wrong with an impossible size.
+    return width < 1 or height < 1 or same_proportions(photo.width, photo.height, width, height)

@@ -156,11 +156,9 @@ def _hash(path: Path) -> str:
 def as_view(images: ImageSet, posed: Posed) -> View:
     """The View of a posed photo: lens distortion removed from photo and camera alike, at the working size."""
     from ..io.images import undistorted
+    from ..io.lenses import Distortion
 
-    photo = images.photo(posed.name)
-    K = posed.K
-    if any(posed.distortion):
-        photo, K = undistorted(photo, K, posed.distortion)
+    photo, K = undistorted(images.photo(posed.name), posed.K, Distortion("brown", posed.distortion))
     camera = Camera(K=K, cam_from_world=posed.cam_from_world, width=photo.width, height=photo.height)
     camera.check(f"{images.root}, photo '{posed.name}'")
     return View(posed.name, camera.resized(*images.sizes[posed.name]), photo)

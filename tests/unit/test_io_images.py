@@ -11,6 +11,7 @@ from PIL import Image
 
 from splatinit.errors import FormatError, ShapeError
 from splatinit.io.images import find_image, list_images, probe_image, to_uint8, undistorted, write_png
+from splatinit.io.lenses import Distortion
 
 GREY = (np.arange(12, dtype=np.uint8).reshape(3, 4) * 20).astype(np.uint8)
 RGB = np.dstack([GREY, GREY + 5, 255 - GREY])
@@ -186,7 +187,7 @@ def test_damaged_exif_is_no_reason_to_refuse(tmp_path):
 
 def test_photos_travel_to_workers(tmp_path):
     write_png(tmp_path / "a.png", RGB)
-    photo, _ = undistorted(probe_image(tmp_path / "a.png"), np.diag([4.0, 4.0, 1.0]), (0.01, 0, 0, 0))
+    photo, _ = undistorted(probe_image(tmp_path / "a.png"), np.diag([4.0, 4.0, 1.0]), Distortion("brown", (0.01,)))
     assert pickle.loads(pickle.dumps(photo)) == photo
 
 
@@ -208,7 +209,7 @@ def pattern(x, y):
 
 @pytest.mark.parametrize("distortion", DISTORTIONS)
 def test_undistorted_pixels_are_where_the_pinhole_says(tmp_path, distortion):
-    photo, new_K = undistorted(smooth_photo(tmp_path / "s.png"), K, distortion)
+    photo, new_K = undistorted(smooth_photo(tmp_path / "s.png"), K, Distortion("brown", distortion))
     pixels = photo.load(120, 80).rgb[..., 0]
     u, v = np.meshgrid(np.arange(120) + 0.5, np.arange(80) + 0.5)
     rays = np.stack([(u - new_K[0, 2]) / new_K[0, 0], (v - new_K[1, 2]) / new_K[1, 1], np.ones_like(u)], -1)
@@ -228,7 +229,7 @@ def test_undistorted_pixels_are_where_the_pinhole_says(tmp_path, distortion):
 
 def test_no_distortion_changes_nothing(tmp_path):
     photo = smooth_photo(tmp_path / "s.png")
-    same, new_K = undistorted(photo, K, (0.0, 0.0, 0.0, 0.0))
+    same, new_K = undistorted(photo, K, Distortion("brown", (0.0, 0.0, 0.0, 0.0)))
     assert same is photo
     np.testing.assert_array_equal(new_K, K)
 
@@ -237,7 +238,7 @@ def test_undistorting_keeps_alpha(tmp_path):
     rgba = np.full((80, 120, 4), 120, np.uint8)
     rgba[:, :60, 3], rgba[:, 60:, 3] = 255, 0
     write_png(tmp_path / "a.png", rgba)
-    photo, _ = undistorted(probe_image(tmp_path / "a.png"), K, (0.05, 0, 0, 0))
+    photo, _ = undistorted(probe_image(tmp_path / "a.png"), K, Distortion("brown", (0.05,)))
     pixels = photo.load(60, 40)
     assert pixels.alpha[:, :25].min() == 255 and pixels.alpha[:, 35:].max() == 0
     assert np.abs(pixels.rgb[:, :25].astype(int) - 120).max() <= 1
@@ -246,7 +247,7 @@ def test_undistorting_keeps_alpha(tmp_path):
 @pytest.mark.parametrize("distortion", [(-3.0, 0, 0, 0), (float("nan"), 0, 0, 0), (1e9, 0, 0, 0)])
 def test_folding_distortion_is_refused(tmp_path, distortion):
     with pytest.raises(FormatError, match="folds over"):
-        undistorted(smooth_photo(tmp_path / "s.png"), K, distortion)
+        undistorted(smooth_photo(tmp_path / "s.png"), K, Distortion("brown", distortion))
 
 
 # ------------------------------------------------------------------------------------------------------------- files
