@@ -66,8 +66,8 @@ SceneArgument = Annotated[
     typer.Argument(
         metavar="SCENE",
         show_default=False,
-        help="Folder of photos (JPEG, PNG, TIFF, WebP), or a scene with poses: COLMAP model, nerfstudio or instant-ngp "
-        "transforms.json, Blender transforms_train.json. The format is detected.",
+        help="Folder of photos, a video, or a scene with poses: COLMAP, nerfstudio, instant-ngp, Blender, LLFF, IDR or "
+        "NeuS, … ([cyan]splatinit list[/] shows all). The format is detected and said.",
     ),
 ]
 SettingsArgument = Annotated[
@@ -126,6 +126,39 @@ DownscaleOption = Annotated[
         show_default=False,
         help="Reduce photos by this factor instead (a folder images_N is used where it exists).",
     ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        show_default="detected",
+        help="Read the scene as this, where its folder holds several descriptions.",
+    ),
+]
+MasksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--masks",
+        metavar="USE",
+        show_default="as the format has it",
+        help="What masked pixels are: [cyan]ignore[/] (unknown, never looked at), [cyan]alpha[/] (transparent, the "
+        "object stands alone), or [cyan]off[/] (masks are not read).",
+    ),
+]
+FramesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--frames", metavar="N", show_default=False, help="Of a video: take the sharpest frame of each of N windows."
+    ),
+]
+FpsOption = Annotated[
+    float | None,
+    typer.Option("--fps", metavar="X", show_default="2", help="Of a video: take so many frames a second instead."),
+]
+OutsideOption = Annotated[
+    bool,
+    typer.Option("--allow-outside", help="Let the scene's files name images outside its folder; off for safety."),
 ]
 StepsOption = Annotated[
     int | None,
@@ -211,6 +244,11 @@ def run(
     out: OutOption = None,
     max_size: MaxSizeOption = None,
     downscale: DownscaleOption = None,
+    format: FormatOption = None,
+    masks: MasksOption = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    allow_outside: OutsideOption = False,
     steps: StepsOption = None,
     seed: SeedOption = None,
     backend: BackendOption = None,
@@ -230,7 +268,10 @@ def run(
     init/points.ply, scene/sparse/0 (COLMAP), train.jsonl, env.json and config.yaml (every setting, itself usable as
     --config).
     """
-    options = _options(init, max_size, downscale, steps, seed, backend)
+    options = [
+        *_reading(max_size, downscale, format, masks, frames, fps, allow_outside),
+        *_options(init=init, steps=steps, seed=seed, backend=backend),
+    ]
     _run_and_show(scene, out, _config(config, options, settings))
 
 
@@ -243,6 +284,11 @@ def init(
     out: OutOption = None,
     max_size: MaxSizeOption = None,
     downscale: DownscaleOption = None,
+    format: FormatOption = None,
+    masks: MasksOption = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    allow_outside: OutsideOption = False,
     seed: SeedOption = None,
     images: Annotated[
         bool,
@@ -266,7 +312,8 @@ def init(
     from .. import pipeline
     from .tables import show_start
 
-    chosen = _config(config, _options(init, max_size, downscale, None, seed, None), settings)
+    reading = _reading(max_size, downscale, format, masks, frames, fps, allow_outside)
+    chosen = _config(config, [*reading, *_options(init=init, seed=seed)], settings)
     result, _ = watched(
         lambda progress, stop: pipeline.start(scene, out, config=chosen, with_images=images, progress=progress),
     )
@@ -290,6 +337,11 @@ def train(
     out: OutOption = None,
     max_size: MaxSizeOption = None,
     downscale: DownscaleOption = None,
+    format: FormatOption = None,
+    masks: MasksOption = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    allow_outside: OutsideOption = False,
     steps: StepsOption = None,
     seed: SeedOption = None,
     backend: BackendOption = None,
@@ -305,7 +357,11 @@ def train(
       splatinit train scene/ runs/scene-random -o runs/again
     """
     points = start_file(start)
-    options = [*_options("file", max_size, downscale, steps, seed, backend), f"init.path={points.resolve()}"]
+    options = [
+        *_reading(max_size, downscale, format, masks, frames, fps, allow_outside),
+        *_options(init="file", steps=steps, seed=seed, backend=backend),
+        f"init.path={points.resolve()}",
+    ]
     stem = start.resolve().stem if start.is_file() and start.stem != "points" else _run_name(points)
     _run_and_show(scene, out or Path("runs") / f"{scene.resolve().name}-{stem}", _config(config, options, settings))
 
@@ -329,6 +385,9 @@ def evaluate(
     config: ConfigOption = None,
     max_size: MaxSizeOption = None,
     downscale: DownscaleOption = None,
+    format: FormatOption = None,
+    masks: MasksOption = None,
+    allow_outside: OutsideOption = False,
     backend: BackendOption = None,
 ) -> None:
     """Score a splat on the test views of a scene: PSNR, SSIM, LPIPS, per image and mean.
@@ -344,7 +403,8 @@ def evaluate(
     from .tables import show_scores
 
     scene, settings = _scene_or_setting(scene, settings)
-    typed = [*_options(None, max_size, downscale, None, None, backend), *(settings or [])]
+    reading = _reading(max_size, downscale, format, masks, allow_outside=allow_outside)
+    typed = [*reading, *_options(backend=backend), *(settings or [])]
     is_run = target.is_dir()
     if is_run and out is None:
         if typed or config or scene:
@@ -416,7 +476,7 @@ def render(
     from .rendering import render_to_files
     from .tables import show_files
 
-    chosen = _saved_or_new_config(target, None, _options(None, None, None, None, None, backend))
+    chosen = _saved_or_new_config(target, None, _options(backend=backend))
 
     def work(progress: Any, stop: Any) -> Any:
         gaussians = _load_gaussians(target)
@@ -502,23 +562,33 @@ def doctor() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- plumbing
-def _options(
-    init: str | None,
-    max_size: int | None,
-    downscale: float | None,
-    steps: int | None,
-    seed: int | None,
-    backend: str | None,
+def _reading(
+    max_size: int | None = None,
+    downscale: float | None = None,
+    format: str | None = None,
+    masks: str | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
+    allow_outside: bool = False,
 ) -> list[str]:
-    """The options that are short for settings, as key=value."""
+    """The options about reading that are short for settings, as key=value."""
     named = {
-        "init.name": init,
-        "data.max_size": max_size,
-        "data.downscale": downscale,
-        "train.steps": steps,
-        "seed": seed,
-        "raster.backend": backend,
+        "max_size": max_size,
+        "downscale": downscale,
+        "format": format,
+        "masks": masks,
+        "frames": frames,
+        "fps": fps,
+        "allow_outside": "true" if allow_outside else None,
     }
+    return [f"data.{key}={value}" for key, value in named.items() if value is not None]
+
+
+def _options(
+    *, init: str | None = None, steps: int | None = None, seed: int | None = None, backend: str | None = None
+) -> list[str]:
+    """The options about the run that are short for settings, as key=value."""
+    named = {"init.name": init, "train.steps": steps, "seed": seed, "raster.backend": backend}
     return [f"{key}={value}" for key, value in named.items() if value is not None]
 
 

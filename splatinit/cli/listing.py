@@ -19,7 +19,7 @@ KINDS = {
     "Posers": ("splatinit.posers:POSERS", "poser.name=NAME"),
     "Densifiers": ("splatinit.densify:DENSIFIERS", "densify.name=NAME"),
     "Backends": ("splatinit.raster:BACKENDS", "--backend NAME"),
-    "Formats": ("splatinit.io.read:READERS", "detected, or data.format=NAME"),
+    "Formats": ("splatinit.io.read:READERS", "detected, or --format NAME"),
 }
 
 
@@ -56,6 +56,10 @@ def show_part(console: Console, name: str) -> None:
         elif name == section.name:
             _show_section(console, section)
             shown = True
+    formats = load_object(KINDS["Formats"][0])
+    if name in formats.names():
+        _show_about(console, formats, formats.spec(name))
+        shown = True
     for preset in presets():
         if name in (preset.name, preset.name.rpartition("/")[2]):
             console.print(f"[bold]preset {preset.name}[/]  {escape(preset.about)}")
@@ -67,14 +71,20 @@ def show_part(console: Console, name: str) -> None:
 
 def _all_names() -> list[str]:
     parts = [name for section in SECTIONS.values() if section.registry for name in section.choices().names()]
-    return list(dict.fromkeys([*parts, *SECTIONS, *(preset.name for preset in presets())]))
+    formats = load_object(KINDS["Formats"][0]).names()
+    return list(dict.fromkeys([*parts, *formats, *SECTIONS, *(preset.name for preset in presets())]))
+
+
+def _show_about(console: Console, registry: Registry[Any], spec: Spec) -> None:
+    console.print(f"[bold]{registry.kind} {spec.name}[/]  {escape(spec.summary)}")
+    if spec.source or spec.status:
+        console.print(f"  source: {escape(spec.source)}\n  status: {escape(spec.status)}")
+    if spec.needs:
+        console.print(f"  needs: {_needs(spec)}")
 
 
 def _show_spec(console: Console, section: Section, spec: Spec) -> None:
-    console.print(f"[bold]{section.choices().kind} {spec.name}[/]  {escape(spec.summary)}")
-    console.print(f"  source: {escape(spec.source)}\n  status: {escape(spec.status)}")
-    if spec.needs:
-        console.print(f"  needs: {_needs(spec)}")
+    _show_about(console, section.choices(), spec)
     cls = section.config_class(spec.name)
     if cls is None:
         console.print("  no settings")
