@@ -63,6 +63,16 @@ class ReadConfig:
         if self.frames is not None and self.fps is not None:
             raise ConfigError(f"frames ({self.frames}) and fps ({self.fps:g}) are both given; expected one of them.")
 
+    def check_pixels(self, path: Path, width: int, height: int) -> None:
+        """Raise FormatError, naming ``path``, when an image of ``width`` × ``height`` px is too large to decode."""
+        if width * height > self.max_megapixels * 1e6:
+            raise FormatError(
+                f"{path}: {width}×{height} px are {width * height / 1e6:.4g} megapixels; expected at most "
+                f"{self.max_megapixels:g}.",
+                hint="If the file is what you think it is, raise data.max_megapixels.",
+                path=path,
+            )
+
     def size(self, width: int, height: int) -> tuple[int, int]:
         """The working size in px of a photo whose full size is ``width`` × ``height``."""
         if self.downscale is not None:
@@ -162,13 +172,7 @@ def assemble(
     """
     photos = sorted(photos, key=lambda photo: photo.name)
     for photo in photos:
-        if photo.width * photo.height > config.max_megapixels * 1e6:
-            raise FormatError(
-                f"{photo.path}: {photo.width}×{photo.height} px are {photo.width * photo.height / 1e6:.0f} megapixels; "
-                f"expected at most {config.max_megapixels:g}.",
-                hint="If the file is what you think it is, raise data.max_megapixels.",
-                path=photo.path,
-            )
+        config.check_pixels(photo.path, photo.width, photo.height)
     sizes = {p.name: (p.width, p.height) if reduced else config.size(p.width, p.height) for p in photos}
     # Blender's protocol composes over white; other alpha scenes follow it, because nothing better is written anywhere.
     white = any(photo.has_alpha for photo in photos)
