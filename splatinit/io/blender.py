@@ -29,21 +29,22 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
         file = root / name
         if name == TEST and not file.is_file():
             continue
-        found, poses, missing = read_frames(root, file, read_json(file))
-        if not found:
-            raise missing_images(str(file), missing, len(missing))
-        if missing:
-            total = len(found) + len(missing)
-            notes.append(f"{len(missing)} of {total} frames of {name} have no file and were skipped")
-        twice = sorted(cameras.keys() & poses.keys())
+        frames = read_frames(root, file, read_json(file), config)
+        if not frames.photos:
+            raise missing_images(str(file), frames.missing, len(frames.missing))
+        if frames.missing:
+            total = len(frames.photos) + len(frames.missing)
+            notes.append(f"{len(frames.missing)} of {total} frames of {name} have no file and were skipped")
+        notes += frames.notes
+        twice = sorted(cameras.keys() & frames.cameras.keys())
         if twice:
             raise FormatError(
                 f"{root}: {len(twice)} images are in both {TRAIN} and {TEST} (the first is '{twice[0]}')."
             )
-        photos += found
-        cameras |= poses
+        photos += frames.photos
+        cameras |= frames.cameras
         if name == TEST:
-            test_names = frozenset(poses)
+            test_names = frozenset(frames.cameras)
     count = len(test_names or ())
     notes.insert(0, f"read as Blender: {len(photos) - count} train and {count} test frames")
     return assemble(

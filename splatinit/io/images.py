@@ -32,6 +32,7 @@ _FOCAL_MM, _FOCAL_35MM = 0x920A, 0xA405
 _PLANE_X_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
 _EXIF_WIDTH, _EXIF_HEIGHT = 0xA002, 0xA003
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # FocalPlaneResolutionUnit: inch, cm, mm, µm
+SURE = 127  # of 255: ARKit knows low, medium and high, which Polycam writes as 0, 127 and 255
 _DIAGONAL_35MM = math.hypot(36.0, 24.0)  # mm; "35 mm equivalent" keeps the diagonal angle (CIPA DCG-001)
 
 # What Pillow raises on damaged files, depending on where it notices.
@@ -68,10 +69,12 @@ class DepthFile:
 
     Attributes:
         unit: scene units of one step of the file (0.001 where it counts millimetres of a scene in metres).
+        confidence: an 8-bit image on the grid of the map; depth below 127 (ARKit: low confidence) is unknown.
     """
 
     path: Path
     unit: float
+    confidence: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,9 @@ class ImageFile:
         if self.depth is None:
             return None
         depth = _read_depth(self.depth.path, self.orientation, self.width, self.height) * np.float32(self.depth.unit)
+        if self.depth.confidence is not None:
+            sure = _read_depth(self.depth.confidence, self.orientation, self.width, self.height) >= SURE
+            depth = np.where(sure, depth, np.float32(0))
         for lens in self.lenses:
             depth = lens.remap(depth, cv2.INTER_NEAREST)
         rows = ((np.arange(height) + 0.5) * (depth.shape[0] / height)).astype(np.int64)
@@ -314,7 +320,8 @@ def _read_depth(path: Path, orientation: int, width: int, height: int) -> np.nda
     """[height, width] float32 in steps of the file, 0 = unknown; any resolution of the photo's proportions."""
     try:
         if path.suffix.lower() == ".npy":
-            depth = np.load(path, allow_pickle=False)
+            # Reads arrays and nothing else: np.load would also open archives, and their members.
+            depth = np.lib.format.open_memmap(path, mode="r")
         else:
             depth = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
             if depth is None:

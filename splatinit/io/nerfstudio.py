@@ -1,33 +1,57 @@
-"""nerfstudio's and instant-ngp's transforms.json: OpenGL camera-to-world matrices, lens distortion, frames to skip.
+"""nerfstudio's and instant-ngp's transforms.json: OpenGL camera-to-world matrices, lens distortion, frames to skip,
+masks, depth maps and points.
 
 Poses stay in the file's world: ``applied_transform`` and ``applied_scale`` say what was done to it already, and are not
-undone.
+undone. The points of ``ply_file_path`` are in that world too, but for ``applied_scale``, which nerfstudio applies to
+them and to depth when it loads them; so do we. (As ``ns-process-data`` writes them, and as nerfstudio 1.1's
+``nerfstudio_dataparser`` and ``depth_dataset`` read them.)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from ..errors import BadPoses, FormatError
-from ..types import Camera, ImageSet
-from .images import ImageFile, missing_images
+from ..types import Camera, ImageSet, PointCloud
+from .depths import with_depth
+from .images import ImageFile, find_image, missing_images
 from .lenses import Distortion
+from .masks import mask_note, mask_role, with_mask
+from .pointcloud import read_ply_points
 from .read import ReadConfig, apply_split, assemble, read_json, string_list
 from .scenefiles import find_photo, inside, posed, reduced_folder
 
 FILE = "transforms.json"
+DEPTH_UNIT = 0.001  # metres a step, nerfstudio's default: millimetres
 # All of these are the Brown–Conrady model with some coefficients absent.
 _MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 
 
 def detect(path: Path) -> bool:
     return (path / FILE).is_file() or (path.is_file() and path.suffix == ".json" and not _is_blender(path))
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of one file.
+
+    Attributes:
+        photos: those whose file exists, with their masks and depth maps.
+        cameras: name → Camera at the photo's full size.
+        missing: ``file_path`` of the others.
+        notes: remarks on masks and depth maps.
+    """
+
+    photos: list[ImageFile]
+    cameras: dict[str, Camera]
+    missing: list[str]
+    notes: list[str]
 
 
 def _is_blender(path: Path) -> bool:
@@ -47,7 +71,8 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
     root = file.parent
     data = read_json(file)
     reduced = reduced_folder(root, config.downscale)
-    photos, cameras, missing = read_frames(root, file, data, reduced)
+    frames = read_frames(root, file, data, config, reduced)
+    photos, missing = frames.photos, frames.missing
     total = len(photos) + len(missing)
     if not photos:
         raise missing_images(str(file), missing, total)
@@ -59,13 +84,16 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
     ]
     if missing:
         notes.append(f"{len(missing)} of {total} frames have no file and were skipped")
+    notes += frames.notes
+    points = _points(root, file, data, config, notes)
     images = assemble(
         root=root,
         format="nerfstudio",
         photos=photos,
-        cameras=cameras,
+        cameras=frames.cameras,
         config=config,
         notes=notes,
+        points=points,
         reduced=reduced is not None,
     )
     train, validation, test = (string_list(data, f"{kind}_filenames", file) for kind in ("train", "val", "test"))
@@ -75,22 +103,27 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
 
 
 def read_frames(
-    root: Path, file: Path, data: Mapping[str, Any], reduced: str | None = None
-) -> tuple[list[ImageFile], dict[str, Camera], list[str]]:
-    """Photos, cameras at full size by name, and the paths of frames without a file.
+    root: Path, file: Path, data: Mapping[str, Any], config: ReadConfig, reduced: str | None = None
+) -> Frames:
+    """The frames of a file whose photos exist.
 
     Intrinsics of a frame count before those of the file; where there is no focal length, ``camera_angle_x`` gives it.
+    Masks (``mask_path``, black is ignored) and depth maps (``depth_file_path``, z in steps of
+    ``depth_unit_scale_factor`` metres) that are absent are counted in the notes, and the photo is used without.
 
     Args:
         root: the folder that paths are relative to.
-        reduced: folder name to use in place of a leading ``images``.
+        reduced: folder name to use in place of a leading ``images``; masks and depth maps are then looked for in
+            ``masks_N`` and ``depths_N`` first, as nerfstudio writes them.
     """
     frames = data.get("frames")
     if not isinstance(frames, list):
         raise FormatError(f"{file}: has no list 'frames'.", hint="Is this a camera file?", path=file)
+    role = mask_role(config)
     photos: list[ImageFile] = []
     cameras: dict[str, Camera] = {}
     missing: list[str] = []
+    lost: dict[str, list[str]] = {"mask": [], "depth map": []}
     for index, frame in enumerate(frames):
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
             raise FormatError(f"{file}, frame {index}: has no text 'file_path'.", path=file)
@@ -111,9 +144,78 @@ def read_frames(
         photo, camera = posed(photo, K, pose, size, distortion, where)
         if photo.name in cameras:
             raise FormatError(f"{where}: this file has a frame already; expected one frame a file.", path=file)
+        if role is not None and frame.get("mask_path") is not None:
+            path = _beside(root, frame, "mask_path", reduced, "masks", where, config)
+            if path is None:
+                lost["mask"].append(frame["mask_path"])
+            else:
+                photo = with_mask(photo, path, role, config)
+        if frame.get("depth_file_path") is not None:
+            path = _beside(root, frame, "depth_file_path", reduced, "depths", where, config)
+            if path is None:
+                lost["depth map"].append(frame["depth_file_path"])
+            else:
+                unit = _positive(settings, "depth_unit_scale_factor", DEPTH_UNIT, where)
+                photo = with_depth(photo, path, unit * _positive(data, "applied_scale", 1.0, str(file)), config)
         photos.append(photo)
         cameras[photo.name] = camera
-    return photos, cameras, missing
+    notes = []
+    masked, deep = sum(photo.mask is not None for photo in photos), sum(photo.has_depth for photo in photos)
+    if masked and role is not None:
+        notes.append(mask_note(masked, len(photos), file.name, role))
+    if deep:
+        notes.append(f"depth maps: {deep} of {len(photos)} photos have one (--init depth starts from them)")
+    for what, names in lost.items():
+        if names:
+            notes.append(f"{len(names)} photos have a {what} in {file.name} whose file is missing ('{names[0]}')")
+    return Frames(photos, cameras, missing, notes)
+
+
+def _beside(
+    root: Path, frame: Mapping[str, Any], key: str, reduced: str | None, folder: str, where: str, config: ReadConfig
+) -> Path | None:
+    """The mask or depth map that a frame names under ``key``, or None where there is no such file."""
+    if not isinstance(frame[key], str):
+        raise FormatError(f"{where}: '{key}' is {frame[key]!r}; expected the path of an image.")
+    relative = inside(root, frame[key], where)
+    candidates = [relative]
+    if reduced:
+        candidates.insert(0, PurePosixPath(reduced.replace("images", folder), relative.name))
+    return next(filter(None, (find_image(root / candidate) for candidate in candidates)), None)
+
+
+def _positive(settings: Mapping[str, Any], key: str, default: float, where: str) -> float:
+    value = settings.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+        raise FormatError(f"{where}: '{key}' is {value!r}; expected a positive number.")
+    return float(value)
+
+
+def _points(root: Path, file: Path, data: Mapping[str, Any], config: ReadConfig, notes: list[str]) -> PointCloud | None:
+    """The points of ``ply_file_path`` in the world of the poses; what is to be said of them goes to ``notes``."""
+    text = data.get("ply_file_path")
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise FormatError(f"{file}: 'ply_file_path' is {text!r}; expected the path of a .ply file.", path=file)
+    path = root / inside(root, text, f"{file}, ply_file_path")
+    if not path.is_file():
+        notes.append(f"the points of ply_file_path ('{text}') have no file and were skipped")
+        return None
+    points = read_ply_points(path)
+    scale = _positive(data, "applied_scale", 1.0, str(file))
+    notes.append(f"{len(points)} points from {text}" + (f", times applied_scale {scale:g}" if scale != 1 else ""))
+    if scale != 1:
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            points = replace(
+                points,
+                xyz=points.xyz * np.float32(scale),
+                radius=None if points.radius is None else points.radius * np.float32(scale),
+            )
+        points.check(f"{path}, times applied_scale {scale:g}")
+    return points
 
 
 def opencv_from_opengl(matrix: Any, where: str) -> np.ndarray:
