@@ -11,6 +11,8 @@
     │   └── BadPoints              a point cloud is empty, not finite or of an unusable shape
     ├── FormatError                a file is not what its name says (truncated, wrong header, lying counts)
     ├── ShapeError                 an array has the wrong shape, dtype, device or layout
+    ├── OutputError                an output file or folder cannot be written: a full disk, a vanished mount
+    │   └── FolderInUse            another process works in the output folder
     ├── WeightsMissing             a network's published weights are neither on this machine nor to be fetched
     ├── TrainingError              training cannot go on (no Gaussians left to show anything, loss not finite)
     └── BackendError               a rasterization backend cannot run
@@ -79,6 +81,14 @@ class BadPoints(SceneError):
 
 class FormatError(SplatinitError):
     """A file is not what its name says: truncated, wrong header, counts that lie."""
+
+
+class OutputError(SplatinitError):
+    """An output file or folder cannot be written: no space, no permission, or its disk is gone."""
+
+
+class FolderInUse(OutputError):
+    """Another process, or another part of this one, works in the output folder."""
 
 
 class ShapeError(SplatinitError):

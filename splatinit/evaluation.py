@@ -193,6 +193,13 @@ def evaluate(
     return report
 
 
+def files_of(report: EvalReport, out_dir: Path) -> list[Path]:
+    """The files that :func:`evaluate` wrote for this report."""
+    pictures = [path for image in report.images for path in (image.render, image.truth, image.error) if path]
+    sheet = ["contact_sheet.png"] if report.images else []
+    return [out_dir / name for name in (*pictures, *sheet, "metrics.json")]
+
+
 def summary(report: EvalReport) -> str:
     """The means in one line."""
     if not report.images:

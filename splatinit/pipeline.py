@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from .config import (
     settings_from_keywords,
 )
 from .densify import DENSIFIERS
-from .errors import NoImages
+from .errors import FormatError, NoImages
 from .initializers import INITIALIZERS, needs_points
 from .io import runs
 from .posers import POSERS, choose_poser
@@ -238,20 +239,36 @@ class RunResult:
 
 
 class _Stages:
-    """Computes a stage or re-uses it, and remembers how long it took."""
+    """Computes a stage or re-uses it, and remembers how long it took and what it left."""
 
-    def __init__(self, folder: runs.RunFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: runs.RunFolder, progress: Progress) -> None:
+        self.folder, self.progress = folder, progress
         self.reused: list[str] = []
+        try:
+            folder.record()
+        except FormatError as error:
+            progress.note(f"{error.message} All stages are computed again; training goes on from its checkpoints.")
+            folder.stages.unlink()
 
-    def do(self, name: str, product: Path, compute: Callable[[], Mapping[str, Any]]) -> None:
-        """Have ``product`` on disk: nothing to do if ``name`` was finished before, else compute it and record that."""
-        if name in self.folder.record() and product.exists():
-            self.reused.append(name)
+    def kept(self, name: str) -> bool:
+        """Whether ``name`` was finished before and its files are still as it left them."""
+        if name not in self.folder.record():
+            return False
+        damage = self.folder.damage(name)
+        if damage is not None:
+            self.progress.note(f"{damage}: '{name}' is done again.")
+            self.folder.forget_stage(name)
+            return False
+        self.reused.append(name)
+        return True
+
+    def do(self, name: str, compute: Callable[[], tuple[list[Path], Mapping[str, Any]]]) -> None:
+        """Have the stage's files: nothing to do where they are kept, else ``compute`` makes them, and facts to note."""
+        if self.kept(name):
             return
         began = time.perf_counter()
-        facts = compute()
-        self.folder.finish_stage(name, **{"seconds": time.perf_counter() - began} | dict(facts))
+        files, facts = compute()
+        self.folder.finish_stage(name, files, **{"seconds": time.perf_counter() - began} | dict(facts))
 
 
 def run(
@@ -276,18 +293,18 @@ def run(
         progress: receives the course of all stages.
         stop: asked between training steps; once it is true, a checkpoint is written and the run returns.
 
-    Raises SplatinitError for everything a user can cause, and has then written nothing over.
+    Raises SplatinitError for everything a user can cause, and has then written nothing over; FolderInUse while another
+    process works in ``out``.
     """
-    line = _Line.open(images, out, config or make_config(init, settings), progress)
-    start = line.start()
-    splat = line.folder.splat
-    steps = line.config.train.steps
-    if not line.train(start, stop):
-        return line.result(start, steps_done=line.steps_done, interrupted=True)
-    from .io.splat import read_splat_ply
+    with _Line.open(images, out, config or make_config(init, settings), progress) as line:
+        start = line.start()
+        if not line.train(start, stop):
+            return line.result(start, steps_done=line.steps_done, interrupted=True)
+        from .io.splat import read_splat_ply
 
-    gaussians = read_splat_ply(splat)
-    return line.result(start, gaussians=gaussians, report=line.evaluate(gaussians), steps_done=steps)
+        gaussians = read_splat_ply(line.folder.splat)
+        report = line.evaluate(gaussians)
+        return line.result(start, gaussians=gaussians, report=report, steps_done=line.config.train.steps)
 
 
 def start(
@@ -303,10 +320,10 @@ def start(
     ``with_images`` adds the photos, undistorted and at the working size, so that ``init/`` is a complete COLMAP
     dataset. :func:`run` with the same settings goes on from here.
     """
-    line = _Line.open(images, out, config, progress)
-    begun = line.start()
-    export_model(line.scene, begun.points, line.folder, with_images=with_images, progress=progress)
-    return line.result(begun)
+    with _Line.open(images, out, config, progress) as line:
+        begun = line.start()
+        export_model(line.scene, begun.points, line.folder, with_images=with_images, progress=progress)
+        return line.result(begun)
 
 
 def make_config(init: str | None = None, settings: Mapping[str, Any] | None = None, *presets: str) -> RunConfig:
@@ -330,8 +347,12 @@ class _Line:
     steps_done: int = 0
 
     @classmethod
-    def open(cls, path: Path | str, out: Path | str | None, config: RunConfig, progress: Progress) -> _Line:
-        """Read and pose the photos. Whatever can be refused is refused before the folder is touched."""
+    @contextmanager
+    def open(cls, path: Path | str, out: Path | str | None, config: RunConfig, progress: Progress) -> Iterator[_Line]:
+        """Read and pose the photos, and hold the folder for the block.
+
+        Whatever can be refused is refused before the folder is touched.
+        """
         environment.use_threads()
         for registry, choice in ((INITIALIZERS, config.init), (DENSIFIERS, config.densify)):
             registry.load(choice.name)
@@ -343,40 +364,27 @@ class _Line:
             progress.note(text)
         poser = resolve_poser(config, images)
         POSERS.load(poser.name)
-        folder = runs.open_run(
-            Path(out) if out is not None else default_out(path, config),
-            config.expand(),
-            _inputs(images, config),
-            environment.session(config.seed, config.raster.name),
-        )
-        known = folder.record()
-        began = time.perf_counter()
-        scene = pose(images, poser, work_dir=folder.scene, progress=progress)
-        for text in scene.notes:
-            if text not in images.notes:
+        session = environment.session(config.seed, config.raster.name)
+        root = Path(out) if out is not None else default_out(path, config)
+        with runs.take_run(root, config.expand(), _inputs(images, config), session) as folder:
+            for text in folder.notes:
                 progress.note(text)
-        stages = _Stages(folder)
-        if "pose" in known:
-            stages.reused.append("pose")
-        else:
-            folder.finish_stage("pose", seconds=time.perf_counter() - began, poser=poser.name)
-        return cls(config, folder, stages, scene, progress)
+            stages = _Stages(folder, progress)
+            yield cls(config, folder, stages, _posed(images, poser, stages), progress)
 
     def start(self) -> Initialization:
-        def compute() -> dict[str, Any]:
+        def compute() -> tuple[list[Path], dict[str, Any]]:
             begun = initialize(self.scene, self.config.init, seed=self.config.seed, progress=self.progress)
-            self.folder.write_start(begun)
-            return {"points": len(begun.points)}
+            return self.folder.write_start(begun), {"points": len(begun.points)}
 
-        self.stages.do("init", self.folder.start_stats, compute)
+        self.stages.do("init", compute)
         return self.folder.read_start()
 
     def train(self, begun: Initialization, stop: Callable[[], bool]) -> bool:
         """Have ``splat.ply``; False when ``stop`` came first."""
         from .io.splat import write_splat_ply
 
-        if "train" in self.folder.record() and self.folder.splat.exists():
-            self.stages.reused.append("train")
+        if self.stages.kept("train"):
             return True
         result = train(
             self.scene,
@@ -397,6 +405,7 @@ class _Line:
         write_splat_ply(self.folder.splat, result.gaussians)
         self.folder.finish_stage(
             "train",
+            [self.folder.splat],
             seconds=result.seconds,
             steps=result.steps_done,
             gaussians=len(result.gaussians),
@@ -405,22 +414,7 @@ class _Line:
         return True
 
     def evaluate(self, gaussians: Gaussians) -> EvalReport:
-        def compute() -> dict[str, Any]:
-            evaluate(
-                self.scene,
-                gaussians,
-                self.config.eval,
-                raster=self.config.raster,
-                out_dir=self.folder.eval,
-                progress=self.progress,
-            )
-            return {}
-
-        from .evaluation import EvalReport
-
-        metrics = self.folder.eval / "metrics.json"
-        self.stages.do("eval", metrics, compute)
-        return EvalReport.from_json(runs.read_json(metrics))
+        return _scores(self.stages, self.scene, gaussians, self.config, self.progress)
 
     def result(self, begun: Initialization, **more: Any) -> RunResult:
         seconds = {name: facts["seconds"] for name, facts in self.folder.record().items() if "seconds" in facts}
@@ -433,6 +427,43 @@ class _Line:
             reused=tuple(self.stages.reused),
             **more,
         )
+
+
+def _posed(images: ImageSet, poser: Choice, stages: _Stages) -> Scene:
+    """The stage "pose"; the poser keeps its result in the folder by itself."""
+    from .posers.base import kept_files
+
+    folder, progress = stages.folder.scene, stages.progress
+
+    def posed() -> Scene:
+        return pose(images, poser, work_dir=folder, progress=progress)
+
+    def compute() -> tuple[list[Path], dict[str, Any]]:
+        posed()
+        return kept_files(folder), {"poser": poser.name}
+
+    stages.do("pose", compute)
+    scene = posed()
+    for text in scene.notes:
+        if text not in images.notes:
+            progress.note(text)
+    return scene
+
+
+def _scores(
+    stages: _Stages, scene: Scene, gaussians: Gaussians, config: RunConfig, progress: Progress
+) -> EvalReport:
+    """The stage "eval"."""
+    from .evaluation import EvalReport, files_of
+
+    folder = stages.folder.eval
+
+    def compute() -> tuple[list[Path], dict[str, Any]]:
+        report = evaluate(scene, gaussians, config.eval, raster=config.raster, out_dir=folder, progress=progress)
+        return files_of(report, folder), {}
+
+    stages.do("eval", compute)
+    return EvalReport.from_json(runs.read_json(folder / "metrics.json"))
 
 
 def given_cameras(images: ImageSet, progress: Progress = Silent()) -> Scene:
@@ -493,6 +524,18 @@ def saved_scene(folder: runs.RunFolder, progress: Progress = Silent()) -> Scene:
     config = saved_config(folder)
     images = read(runs.read_json(folder.env)["inputs"]["scene"], config.data)
     return pose(images, resolve_poser(config, images), work_dir=folder.scene, progress=progress)
+
+
+def score_again(folder: runs.RunFolder, gaussians: Gaussians, progress: Progress = Silent()) -> EvalReport:
+    """Evaluate a finished run anew, into its own ``eval/``. Raises FolderInUse while another process works there."""
+    with runs.held_run(folder) as notes:
+        for text in notes:
+            progress.note(text)
+        stages = _Stages(folder, progress)
+        scene = saved_scene(folder, progress)
+        if "eval" in folder.record():
+            folder.forget_stage("eval")
+        return _scores(stages, scene, gaussians, saved_config(folder), progress)
 
 
 def export_model(

@@ -400,28 +400,29 @@ def evaluate(
       splatinit eval other_tool.ply scene/ --max-size 800 -o scores/
     """
     from .. import pipeline
+    from ..io.runs import find_run
     from .tables import show_scores
 
     scene, settings = _scene_or_setting(scene, settings)
     reading = _reading(max_size, downscale, format, masks, allow_outside=allow_outside)
     typed = [*reading, *_options(backend=backend), *(settings or [])]
-    is_run = target.is_dir()
-    if is_run and out is None:
-        if typed or config or scene:
-            raise ConfigError(
-                f"{target} has its own scores; other settings or another scene would mix with them.",
-                hint="Give --out DIR for these.",
-            )
-        out = target / "eval"
+    into_run = target.is_dir() and out is None
+    if into_run and (typed or config or scene):
+        raise ConfigError(
+            f"{target} has its own scores; other settings or another scene would mix with them.",
+            hint="Give --out DIR for these.",
+        )
     chosen = _saved_or_new_config(target, config, typed)
 
     def work(progress: Any, stop: Any) -> Any:
         gaussians = _load_gaussians(target)
+        if into_run:
+            return pipeline.score_again(find_run(target), gaussians, progress)
         ruler = _load_scene(target, scene, chosen, progress)
         return pipeline.evaluate(ruler, gaussians, chosen.eval, raster=chosen.raster, out_dir=out, progress=progress)
 
     report, _ = watched(work)
-    show_scores(make_console(), report, out)
+    show_scores(make_console(), report, target / "eval" if into_run else out)
 
 
 @command("render", "The line")

@@ -153,7 +153,8 @@ def write_vertices(path: Path, vertices: np.ndarray) -> None:
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n{properties}end_header\n"
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(header.encode())
-        vertices.astype(dtype, copy=False).tofile(file)
+        # Not tofile: its error on a full disk does not say why.
+        file.write(np.ascontiguousarray(vertices.astype(dtype, copy=False)).view(np.uint8).data)
 
 
 def columns(vertices: np.ndarray, names: tuple[str, ...]) -> np.ndarray | None:

@@ -6,16 +6,20 @@
                   checkpoints/ step_*.safetensors     train.jsonl     splat.ply     eval/
 
 A folder belongs to one config and one input. Another config, or photos that changed, are refused with the key that
-differs, so that nothing is ever a mixture of two runs. Every file appears whole or not at all.
+differs, so that nothing is ever a mixture of two runs. Every file appears whole or not at all, one process at a time
+works in the folder, and stages.json keeps size and hash of what a stage left: a file that was damaged or deleted since
+is noticed, and its stage is computed again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +27,17 @@ import numpy as np
 
 from ..errors import ConfigError, FormatError
 from ..types import DepthPrior, ImageSet, Initialization
-from .atomic import atomic_path, write_json, write_text
+from .atomic import append_text, atomic_path, is_temporary, remove_leftovers, write_json, write_text
+from .locks import NAME as LOCK_NAME
+from .locks import hold
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths inside one run's folder. Make it with :func:`open_run` or :func:`find_run`."""
+    """The paths inside one run's folder. Make it with :func:`take_run` or :func:`find_run`."""
 
     root: Path
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what the user should know about taking it up
 
     @property
     def config(self) -> Path:
@@ -86,16 +93,33 @@ class RunFolder:
 
     # ------------------------------------------------------------------------------------------------ what is done
     def record(self) -> dict[str, dict[str, Any]]:
-        """Stage name → what was recorded when it was finished (at least ``seconds``)."""
-        return read_json(self.stages) if self.stages.exists() else {}
+        """Stage name → what was recorded when it was finished: ``files`` (their seal), ``seconds`` and more."""
+        found = read_json(self.stages) if self.stages.exists() else {}
+        if not isinstance(found, dict) or not all(isinstance(facts, dict) for facts in found.values()):
+            raise FormatError(f"{self.stages} is not a record of stages.", hint="Delete it to compute them again.")
+        return found
 
-    def finish_stage(self, stage: str, **facts: Any) -> None:
-        """Record that ``stage`` is done. Call it last: from then on its files are re-used."""
-        write_json(self.stages, self.record() | {stage: facts})
+    def finish_stage(self, stage: str, files: Iterable[Path], **facts: Any) -> None:
+        """Record that ``stage`` is done and left ``files``. Call it last: from then on they are re-used."""
+        write_json(self.stages, self.record() | {stage: {**facts, "files": seal(self.root, files)}})
+
+    def forget_stage(self, stage: str) -> None:
+        """Have ``stage`` computed again."""
+        write_json(self.stages, {name: facts for name, facts in self.record().items() if name != stage})
+
+    def damage(self, stage: str) -> str | None:
+        """What became of the files of a finished stage, or None when they are as the stage left them.
+
+        Raises KeyError for a stage that was not finished.
+        """
+        return broken(self.root, self.record()[stage].get("files"))
 
     # --------------------------------------------------------------------------------------------------- the start
-    def write_start(self, start: Initialization) -> None:
-        """``init/``: the points, the depth priors, and how they were made (stats.json last: it says "complete")."""
+    def write_start(self, start: Initialization) -> list[Path]:
+        """``init/``: the points, the depth priors, and how they were made (stats.json last: it says "complete").
+
+        Returns the files.
+        """
         from .pointcloud import write_ply_points
 
         write_ply_points(self.points, start.points)
@@ -113,6 +137,7 @@ class RunFolder:
             "depth_priors": files,
         }
         write_json(self.start_stats, stats)
+        return [self.points, *(self.depths / name for name in files.values()), self.start_stats]
 
     def read_start(self) -> Initialization:
         """What :meth:`write_start` wrote. Raises FormatError when a file of it is damaged."""
@@ -133,7 +158,60 @@ class RunFolder:
         )
 
 
+# -------------------------------------------------------------------------------------------------------------- seals
+def seal(root: Path, files: Iterable[Path]) -> dict[str, list]:
+    """Path relative to ``root`` → [bytes, sha256] of files that are complete."""
+    return {path.relative_to(root).as_posix(): [path.stat().st_size, _sha256(path)] for path in files}
+
+
+def broken(root: Path, sealed: Any) -> str | None:
+    """The first file below ``root`` that is not what its seal says, in words; None when all are."""
+    if not isinstance(sealed, dict):
+        return "its files were not recorded"
+    for name, expected in sealed.items():
+        path = root / name
+        if not path.is_file():
+            return f"{path} is missing"
+        size = path.stat().st_size
+        if [size, _sha256(path)] != expected:
+            return f"{path} ({size} bytes) is not as it was written"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 # --------------------------------------------------------------------------------------------------- opening a folder
+@contextmanager
+def take_run(
+    root: Path, config: Mapping[str, Any], inputs: Mapping[str, Any], session: Mapping[str, Any]
+) -> Iterator[RunFolder]:
+    """:func:`open_run`, with the folder held by this process for the block and freed of what killed ones left in it.
+
+    Raises FolderInUse as well, when another process holds it.
+    """
+    _refuse_other_run(RunFolder(Path(root)), config, inputs)  # before anything is written, a lock file included
+    with held_run(RunFolder(Path(root))) as notes:
+        yield dataclasses.replace(open_run(root, config, inputs, session), notes=notes)
+
+
+@contextmanager
+def held_run(run: RunFolder) -> Iterator[tuple[str, ...]]:
+    """Hold a run's folder for this block, freed of temporary files of killed processes; yields notes for the user."""
+    with hold(run.root) as notes:
+        # In the folder itself only what belongs to a run's own files: somebody may be rendering a film into it.
+        own = (run.config, run.env, run.stages, run.train_log, run.splat)
+        remove_leftovers(path for path in run.root.iterdir() if any(is_temporary(path, of) for of in own))
+        for folder in (run.scene, run.points.parent, run.checkpoints, run.eval):
+            remove_leftovers(folder.rglob("*"))
+        yield notes
+
+
 def open_run(root: Path, config: Mapping[str, Any], inputs: Mapping[str, Any], session: Mapping[str, Any]) -> RunFolder:
     """The run folder at ``root``, new or one of the same config and inputs.
 
@@ -148,23 +226,44 @@ def open_run(root: Path, config: Mapping[str, Any], inputs: Mapping[str, Any], s
     import yaml
 
     run = RunFolder(Path(root))
-    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    _refuse_other_run(run, config, inputs)
+    if not run.config.exists():  # first, because it makes the folder one of ours
+        write_text(run.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+    sessions = _read_env(run)["sessions"] if run.env.exists() else []
+    # The folder may have been moved together with its photos: the newest place is the true one.
+    write_json(run.env, {"inputs": dict(inputs), "sessions": [*sessions, dict(session)]})
+    return run
+
+
+def _refuse_other_run(run: RunFolder, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless the folder is free, or a run of the same config and inputs."""
+    import yaml
+
     if run.config.exists():
-        refuse_other_config(run, yaml.safe_load(text))
-        env = read_json(run.env) if run.env.exists() else {"inputs": dict(inputs), "sessions": []}
-        _refuse_other_inputs(run, env["inputs"], inputs)
-        # The folder may have been moved together with its photos: the newest place is the true one.
-        write_json(run.env, {"inputs": dict(inputs), "sessions": [*env["sessions"], dict(session)]})
-        return run
-    if run.root.exists() and (not run.root.is_dir() or any(run.root.iterdir())):
+        refuse_other_config(run, yaml.safe_load(yaml.safe_dump(dict(config), sort_keys=False)))
+        if run.env.exists():
+            _refuse_other_inputs(run, _read_env(run)["inputs"], inputs)
+    elif run.root.exists() and (not run.root.is_dir() or not all(map(_may_stand_in_new, run.root.iterdir()))):
         raise ConfigError(
             f"Output folder {run.root} exists, is not empty and is not a run of splatinit (it has no config.yaml).",
             hint="Choose another --out.",
             path=run.root,
         )
-    write_json(run.env, {"inputs": dict(inputs), "sessions": [dict(session)]})
-    write_text(run.config, text)
-    return run
+
+
+def _may_stand_in_new(path: Path) -> bool:
+    """What a process that was killed while it made its folder leaves there."""
+    return path.name == LOCK_NAME or is_temporary(path)
+
+
+def _read_env(run: RunFolder) -> dict[str, Any]:
+    env = read_json(run.env)
+    if not (isinstance(env, dict) and isinstance(env.get("inputs"), dict) and isinstance(env.get("sessions"), list)):
+        raise FormatError(
+            f"{run.env} is not an env.json that splatinit wrote.",
+            hint="Delete it: only the history of the run's sessions is lost.",
+        )
+    return env
 
 
 def find_run(root: Path) -> RunFolder:
@@ -289,13 +388,12 @@ class TrainLog:
             self._drop_from(row.get("step", 0))
             self._started = True
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(clean) + "\n")
+        append_text(self.path, json.dumps(clean) + "\n")
 
     def _drop_from(self, step: int) -> None:
         kept = []
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     row = json.loads(line)
                 except ValueError:

@@ -15,6 +15,7 @@ from ..errors import ConfigError, FormatError, SceneError
 from ..io.atomic import write_json
 from ..io.colmap_model import read_model, write_model
 from ..io.read import every_eighth
+from ..io.runs import broken, seal
 from ..types import Camera, ImageSet, PointCloud, Scene, View
 
 _CACHE_VERSION = 1  # grows when the same input gives another result, so that old caches are not taken for new
@@ -101,14 +102,22 @@ def _paths(work_dir: Path) -> tuple[Path, Path]:
     return work_dir / "sparse" / "0", work_dir / "poser.json"
 
 
+def kept_files(work_dir: Path) -> list[Path]:
+    """The files in which a poser keeps its result."""
+    model, index = _paths(work_dir)
+    return [*(model / f"{part}.bin" for part in ("cameras", "images", "points3D")), index]
+
+
 def load_result(work_dir: Path | None, key: str) -> Result | None:
     """The result that :func:`store_result` kept under ``key``; None when there is none, or when it is damaged."""
     if work_dir is None:
         return None
     model, index = _paths(work_dir)
     try:
-        values = json.loads(index.read_text())
-        if values["key"] != key or values["points_sha256"] != _hash(model / "points3D.bin"):
+        values = json.loads(index.read_text(encoding="utf-8"))
+        if values["key"] != key or values.pop("sha256") != _hash_values(values):
+            return None
+        if broken(work_dir, values["files"]) is not None:
             return None
         points = read_model(model).points
         posed = tuple(
@@ -121,7 +130,7 @@ def load_result(work_dir: Path | None, key: str) -> Result | None:
             for view in values["posed"]
         )
         return Result(posed, points.cloud() if len(points) else None, tuple(values["notes"]))
-    except (OSError, ValueError, KeyError, TypeError, FormatError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, FormatError):
         return None
 
 
@@ -130,27 +139,26 @@ def store_result(work_dir: Path, key: str, result: Result, views: Sequence[View]
     model, index = _paths(work_dir)
     index.unlink(missing_ok=True)  # until the new model is complete, the folder answers to no key
     write_model(model, sorted(views, key=lambda view: view.name), result.points)
-    write_json(
-        index,
-        {
-            "key": key,
-            "points_sha256": _hash(model / "points3D.bin"),
-            "notes": list(result.notes),
-            "posed": [
-                {
-                    "name": each.name,
-                    "K": each.K.tolist(),
-                    "distortion": list(each.distortion),
-                    "cam_from_world": each.cam_from_world.tolist(),
-                }
-                for each in result.posed
-            ],
-        },
-    )
+    values = {
+        "key": key,
+        "files": seal(work_dir, kept_files(work_dir)[:-1]),
+        "notes": list(result.notes),
+        "posed": [
+            {
+                "name": each.name,
+                "K": each.K.tolist(),
+                "distortion": list(each.distortion),
+                "cam_from_world": each.cam_from_world.tolist(),
+            }
+            for each in result.posed
+        ],
+    }
+    write_json(index, values | {"sha256": _hash_values(values)})
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _hash_values(values: dict[str, Any]) -> str:
+    """Of JSON-able values; a float is written with all its digits, so that a changed one is seen."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def as_view(images: ImageSet, posed: Posed) -> View:
