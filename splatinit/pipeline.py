@@ -432,6 +432,7 @@ class _Line:
 def _posed(images: ImageSet, poser: Choice, stages: _Stages) -> Scene:
     """The stage "pose"; the poser keeps its result in the folder by itself."""
     from .posers.base import kept_files
+    from .posers.steps import forget_steps
 
     folder, progress = stages.folder.scene, stages.progress
 
@@ -443,6 +444,7 @@ def _posed(images: ImageSet, poser: Choice, stages: _Stages) -> Scene:
         return kept_files(folder), {"poser": poser.name}
 
     stages.do("pose", compute)
+    forget_steps(folder)
     scene = posed()
     for text in scene.notes:
         if text not in images.notes:

@@ -17,6 +17,7 @@ registration off; the two were not measured apart on all photos) 0.97, which the
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,16 +30,17 @@ from ..progress import Progress
 from ..registry import nearest
 from ..types import ImageSet, PointCloud, Scene
 from .base import Posed, Result, as_view, check_features, fingerprint, load_result, make_scene, store_result
+from .steps import Steps, work_place
 from .workspace import (
     SEED,
     Item,
     Workspace,
     all_pairs,
+    colmap_threads,
     export_size,
     load_pycolmap,
     model_points,
     run_in_background,
-    scratch_folder,
     sequence_pairs,
 )
 
@@ -114,36 +116,36 @@ class Colmap:
         key = fingerprint(images, "colmap", self.config)
         result = load_result(work_dir, key)
         if result is None:
-            result = self._reconstruct(images, progress)
-            if work_dir is not None:
-                store_result(work_dir, key, result, [as_view(images, posed) for posed in result.posed])
-                result = load_result(work_dir, key) or result
+            with work_place(work_dir, key) as steps:
+                result = self._reconstruct(images, steps, progress)
+                if work_dir is not None:
+                    store_result(work_dir, key, result, [as_view(images, posed) for posed in result.posed])
+            result = load_result(work_dir, key) or result
         views = [as_view(images, posed) for posed in result.posed]
         return make_scene(images, views, result.points, "colmap", result.notes)
 
-    def _reconstruct(self, images: ImageSet, progress: Progress) -> Result:
+    def _reconstruct(self, images: ImageSet, steps: Steps, progress: Progress) -> Result:
         items, focals = _items(images, self.config)
         n = len(items)
         matching = self.config.matching
         if matching == "auto":
             ordered = n > _EXHAUSTIVE_UP_TO and _numbered([photo.name for photo in images.photos])
             matching = "sequential" if ordered else "exhaustive"
-        with scratch_folder() as folder:
-            space = Workspace(folder, items, progress)
-            space.export(images.background)
-            space.extract(_SIMPLE_RADIAL, self.config.max_features)
-            space.match(all_pairs(n) if matching == "exhaustive" else sequence_pairs(n))
-            verified = space.verify()
-            if verified == 0:
-                raise _too_few(images, 0, "no two photos show the same thing")
-            tries = self._map(space, focals, progress)
-            models = [model for each in tries for model in each.models]
-            best = min(models, key=Model.rank, default=None)
-            if best is None or best.registered < _FEWEST_REGISTERED:
-                raise _too_few(images, best.registered if best else 0, f"{verified} pairs of photos match")
-            posed = _posed(space, best.reconstruction)
-            best.reconstruction.extract_colors_for_all_images(space.image_folder)
-            xyz, rgb, error = model_points(best.reconstruction)
+        space = Workspace(steps, items, progress)
+        space.export(images.background)
+        space.extract(_SIMPLE_RADIAL, self.config.max_features)
+        space.match(all_pairs(n) if matching == "exhaustive" else sequence_pairs(n))
+        verified = space.verify()
+        if verified == 0:
+            raise _too_few(images, 0, "no two photos show the same thing")
+        tries = self._map(space, focals, progress)
+        models = [model for each in tries for model in each.models]
+        best = min(models, key=Model.rank, default=None)
+        if best is None or best.registered < _FEWEST_REGISTERED:
+            raise _too_few(images, best.registered if best else 0, f"{verified} pairs of photos match")
+        posed = _posed(space, best.reconstruction)
+        best.reconstruction.extract_colors_for_all_images(space.image_folder)
+        xyz, rgb, error = model_points(best.reconstruction)
         names = {each.name for each in posed}
         lost = [photo.name for photo in images.photos if photo.name not in names]
         notes = [
@@ -193,13 +195,17 @@ class Colmap:
                 focal = focals[camera] if camera in focals else float(prior) * max(width, height)
                 params[camera] = (focal, width / 2, height / 2, 0.0)
             label = "EXIF's focal length" if prior is None else f"focal length {prior:.2f} × the longer side"
-            progress.start(f"{mapper} mapping from {label}", n)
-            database = space.copy_database(f"try{number}.db")
-            space.set_cameras(params, known=True, database=database)
-            models = _run_mapper(space, mapper, database, f"try{number}", progress)
-            database.unlink()
-            tries.append(Try(prior, tuple(sorted(models, key=Model.rank))))
-            progress.finish(tries[-1].summary(n))
+            name = f"try{number}"
+            fresh = not space.steps.done(name)
+            if fresh:
+                progress.start(f"{mapper} mapping from {label}", n)
+                database = space.copy_database(f"{name}.db")
+                space.set_cameras(params, known=True, database=database)
+                _run_mapper(space, mapper, database, name, progress)
+                database.unlink()
+            tries.append(Try(prior, _read_models(space.steps.folder / name)))
+            if fresh:
+                progress.finish(tries[-1].summary(n))
             if _settled(tries, n):
                 break
             if not priors and number == planned:
@@ -299,15 +305,18 @@ def focal_scores(
     return np.array(scores)
 
 
-def _run_mapper(space: Workspace, mapper: str, database: Path, name: str, progress: Progress) -> list[Model]:
+def _run_mapper(space: Workspace, mapper: str, database: Path, name: str, progress: Progress) -> None:
+    """Have the mapper's models as the finished step ``name``, each in a numbered folder of that name."""
     colmap = load_pycolmap()
-    output = space.folder / name
+    output = space.folder / "mapper"  # what the mapper itself writes there is not looked at
+    shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
     if mapper == "incremental":
         options = colmap.IncrementalPipelineOptions()
         options.random_seed = SEED
         options.min_model_size = _FEWEST_REGISTERED
         options.max_num_models = 10
+        options.num_threads = colmap_threads()
         options.extract_colors = False  # only the model that is taken needs them
         # It registers photos without points, by estimating their focal length anew: the shared one is lost with it.
         options.structure_less_registration_fallback = False
@@ -327,20 +336,34 @@ def _run_mapper(space: Workspace, mapper: str, database: Path, name: str, progre
         )
     else:
         options = colmap.GlobalPipelineOptions()
+        options.num_threads = colmap_threads()
         options.random_seed = SEED
         options.min_model_size = _FEWEST_REGISTERED
         found = run_in_background(
             lambda token: colmap.global_mapping(database, space.image_folder, output, options), progress
         )
+    kept = space.steps.folder / name
+    shutil.rmtree(kept, ignore_errors=True)
+    for number, reconstruction in sorted(found.items()):
+        folder = kept / str(number)
+        folder.mkdir(parents=True)
+        reconstruction.write(folder)
+    space.steps.finish(name, sorted(kept.rglob("*.bin")))
+
+
+def _read_models(folder: Path) -> tuple[Model, ...]:
+    """The models that the mapper left, the best first; read from files, so that none can tell who computed them."""
+    colmap = load_pycolmap()
     models = []
-    for reconstruction in found.values():
+    for path in sorted(folder.glob("*"), key=lambda path: int(path.name)):
+        reconstruction = colmap.Reconstruction(path)
         error = float(reconstruction.compute_mean_reprojection_error())
         cameras = [reconstruction.image(i).camera for i in reconstruction.reg_image_ids()]
         if not cameras or not np.isfinite(error):
             continue
         factors = [camera.mean_focal_length() / max(camera.width, camera.height) for camera in cameras]
         models.append(Model(reconstruction, len(cameras), error, float(np.median(factors))))
-    return models
+    return tuple(sorted(models, key=Model.rank))
 
 
 class _Counter:

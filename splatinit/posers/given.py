@@ -12,17 +12,18 @@ from ..errors import NoImages, NoPoses, TooFewMatches
 from ..progress import Progress
 from ..types import Camera, ImageSet, PointCloud, Scene, View
 from .base import Result, check_features, fingerprint, load_result, make_scene, store_result
+from .steps import Steps, work_place
 from .workspace import (
     SEED,
     Item,
     Workspace,
     all_pairs,
+    colmap_threads,
     export_size,
     load_pycolmap,
     model_points,
     pose_pairs,
     run_in_background,
-    scratch_folder,
 )
 
 # Up to so many photos every pair is matched (435 pairs); beyond, only those whose poses say that they may overlap.
@@ -88,20 +89,20 @@ class Given:
         key = fingerprint(images, "given", self.config)
         result = load_result(work_dir, key)
         if result is None:
-            points, notes = images.points, ()
-            if points is None and self.config.triangulate:
-                points, notes = self._triangulate(images, scene.train, progress)
-            result = Result(posed=(), points=points, notes=notes)
-            if work_dir is not None:
+            result = Result(posed=(), points=images.points, notes=())
+            if images.points is None and self.config.triangulate:
+                with work_place(work_dir, key) as steps:
+                    result = self._triangulate(images, scene.train, steps, progress)
+                    if work_dir is not None:
+                        store_result(work_dir, key, result, views)
+            elif work_dir is not None:
                 store_result(work_dir, key, result, views)
-                result = load_result(work_dir, key) or result
+            result = load_result(work_dir, key) or result
         # The files' own points keep every bit; only what was computed here comes from the cache.
         points = images.points if images.points is not None else result.points
         return replace(scene, points=points, notes=scene.notes + result.notes)
 
-    def _triangulate(
-        self, images: ImageSet, views: Sequence[View], progress: Progress
-    ) -> tuple[PointCloud, tuple[str, ...]]:
+    def _triangulate(self, images: ImageSet, views: Sequence[View], steps: Steps, progress: Progress) -> Result:
         """Points seen by the training views (test views must not help), coloured; and a note that says how many."""
         from . import POSERS
 
@@ -123,17 +124,16 @@ class Given:
                 np.stack([camera.center for camera in cameras]),
                 np.stack([camera.cam_from_world[2, :3] for camera in cameras]),
             )
-        with scratch_folder() as folder:
-            space = Workspace(folder, items, progress)
-            space.export(images.background)
-            space.extract("PINHOLE", self.config.max_features)
-            intrinsics = {
-                group: (c.K[0, 0], c.K[1, 1], c.K[0, 2], c.K[1, 2]) for group, c in zip(group_of, cameras, strict=True)
-            }
-            space.set_cameras(intrinsics, known=True)
-            space.match(pairs)
-            space.verify()
-            xyz, rgb, error = _triangulate_points(space, cameras, progress)
+        space = Workspace(steps, items, progress)
+        space.export(images.background)
+        space.extract("PINHOLE", self.config.max_features)
+        intrinsics = {
+            group: (c.K[0, 0], c.K[1, 1], c.K[0, 2], c.K[1, 2]) for group, c in zip(group_of, cameras, strict=True)
+        }
+        space.set_cameras(intrinsics, known=True)
+        space.match(pairs)
+        space.verify()
+        xyz, rgb, error = _triangulate_points(space, cameras, progress)
         if len(xyz) < _FEWEST_POINTS:
             raise TooFewMatches(
                 f"{images.root}: triangulating features of {len(views)} photos with the given poses left {len(xyz)} "
@@ -142,7 +142,7 @@ class Given:
                 "try poser.name=colmap, or --init random.",
             )
         note = f"{len(xyz)} points triangulated with the given poses from {len(views)} training photos ({error:.2f} px)"
-        return PointCloud(xyz=xyz, rgb=rgb / 255.0), (note,)
+        return Result(posed=(), points=PointCloud(xyz=xyz, rgb=rgb / 255.0), notes=(note,))
 
 
 def _triangulate_points(
@@ -160,6 +160,7 @@ def _triangulate_points(
             )
     options = colmap.IncrementalPipelineOptions()
     options.random_seed = SEED
+    options.num_threads = colmap_threads()
     output = space.folder / "triangulated"
     output.mkdir()
     progress.start("triangulate")

@@ -1,6 +1,7 @@
 """COLMAP's database of one set of photos: exported photos, features, matches, verified pairs (pycolmap, CPU only).
 
-The folder is scratch (COLMAP writes files as it likes); results leave it only through :mod:`splatinit.posers.base`.
+COLMAP writes, as it likes, into a scratch folder only; finished steps are kept by :mod:`splatinit.posers.steps`, and
+results by :mod:`splatinit.posers.base`.
 """
 
 from __future__ import annotations
@@ -8,10 +9,8 @@ from __future__ import annotations
 import itertools
 import shutil
 import signal
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from ..environment import wanted_threads
 from ..io.images import write_png
 from ..progress import Progress
 from ..types import Photo, Pixels
+from .steps import Steps
 
 _POLL = 0.2  # seconds between two looks at how far COLMAP is
 SEED = 0  # of COLMAP's RANSACs; a poser has no seed of its own, its result is cached
@@ -31,16 +32,30 @@ def load_pycolmap() -> ModuleType:
     """pycolmap, imported without losing the process's signal handlers.
 
     Its logging library takes SIGTERM over while it is imported, so that a polite kill would print a stack trace
-    and skip whatever the program meant to do; the handlers that Python knows of are put back.
+    and skip whatever the program meant to do; the handlers that Python knows of are put back, and a signal that
+    comes in between waits for them.
     """
-    import pycolmap
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        import pycolmap
 
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        return pycolmap
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        import pycolmap
+
+        for number in numbers:
             handler = signal.getsignal(number)
             if handler is not None:
                 signal.signal(number, handler)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pycolmap
+
+
+def colmap_threads() -> int:
+    """COLMAP's ``num_threads``: SPLATINIT_THREADS, or -1 for all."""
+    return wanted_threads() or -1
 
 
 def run_in_background(
@@ -108,51 +123,83 @@ def export_size(photo: Photo, max_size: int) -> tuple[int, int]:
     return max(1, round(photo.width * factor)), max(1, round(photo.height * factor))
 
 
-class Workspace:
-    """A folder with exported photos and COLMAP's database; ids of COLMAP ↔ positions in ``items``."""
+_STEPS = ("features", "matches", "verified")  # of the database, in their order
 
-    def __init__(self, folder: Path, items: Sequence[Item], progress: Progress) -> None:
-        self.folder = Path(folder)
+
+class Workspace:
+    """Exported photos and COLMAP's database; ids of COLMAP ↔ positions in ``items``.
+
+    Each step keeps what it left in ``steps`` and does nothing where it, or a later one, was finished before.
+    """
+
+    def __init__(self, steps: Steps, items: Sequence[Item], progress: Progress) -> None:
+        self.steps = steps
+        self.folder = steps.scratch
         self.items = tuple(items)
         self.progress = progress
         self.database = self.folder / "database.db"
-        self.image_folder = self.folder / "images"
+        self.image_folder = steps.folder / "images"
+        self.mask_folder = steps.folder / "masks"
         # Names of our own: order, uniqueness and plain characters are then certain, whatever the files are called.
         self.file_names = [f"{item.camera:04d}/{index:06d}.png" for index, item in enumerate(self.items)]
         self.index_of_name = {name: index for index, name in enumerate(self.file_names)}
         self.image_ids: list[int] = []  # COLMAP's image id of each item
         self.camera_ids: dict[int, int] = {}  # Item.camera → COLMAP's camera id
+        self._restored: tuple[str, ...] = ()  # the steps that the database has behind it from an earlier process
+        for number, step in reversed(list(enumerate(_STEPS, 1))):
+            if steps.restore(step, self.database):
+                self._restored = _STEPS[:number]
+                progress.note(f"structure from motion goes on after its step '{step}'")
+                break
 
     def export(self, background: tuple[float, float, float] | None) -> None:
         """Write upright, undistorted copies; transparent pixels show ``background`` (white if None) and are masked."""
+        if self.steps.done("photos"):
+            return
+        for folder in (self.image_folder, self.mask_folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        written = []
         self.progress.start("export photos", len(self.items))
         for index, (item, name) in enumerate(zip(self.items, self.file_names, strict=True), start=1):
             pixels = item.photo.load(item.width, item.height)
-            write_png(self.image_folder / name, _over(pixels, background or (1.0, 1.0, 1.0)))
-            if pixels.alpha is not None:
-                mask = np.where(pixels.alpha > 127, 255, 0).astype(np.uint8)
-                write_png(self.folder / "masks" / f"{name}.png", mask)
+            written.append(self.image_folder / name)
+            write_png(written[-1], _over(pixels, background or (1.0, 1.0, 1.0)))
+            if pixels.alpha is not None or pixels.mask is not None:
+                written.append(self.mask_folder / f"{name}.png")
+                write_png(written[-1], _seen(pixels))
             self.progress.advance(index)
+        self.steps.finish("photos", written)
         self.progress.finish(f"{len(self.items)} photos")
+
+    def _keep(self, step: str) -> None:
+        """Keep the database as ``step`` left it, in place of what the steps before it left."""
+        self.steps.keep(step, self.database, instead_of=_STEPS[: _STEPS.index(step)])
 
     def extract(self, camera_model: str, max_features: int) -> None:
         """SIFT features of all photos, one COLMAP camera per Item.camera."""
         colmap = load_pycolmap()
         reader = colmap.ImageReaderOptions()
         reader.camera_model = camera_model
-        if (self.folder / "masks").is_dir():
-            reader.mask_path = self.folder / "masks"
+        if self.mask_folder.is_dir():
+            reader.mask_path = self.mask_folder
         options = colmap.FeatureExtractionOptions()
+        options.num_threads = colmap_threads()
         options.sift.max_num_features = max_features
-        self.progress.start("SIFT features", len(self.items))
         mode = colmap.CameraMode.PER_FOLDER
         # Opened (which creates it) once, for reading the progress; COLMAP writes through connections of its own.
         with colmap.Database.open(self.database) as database:
-            # Entered before features are sought: extraction would number the images as its threads finish them, and
-            # the numbers decide in which order points are triangulated.
-            colmap.import_images(self.database, self.image_folder, mode, self.file_names, reader)
+            if "features" not in self._restored:
+                # Entered before features are sought: extraction would number the images as its threads finish them,
+                # and the numbers decide in which order points are triangulated.
+                colmap.import_images(self.database, self.image_folder, mode, self.file_names, reader)
             by_name = {image.name: image for image in database.read_all_images()}
             self.image_ids = [by_name[name].image_id for name in self.file_names]
+            self.camera_ids = {
+                item.camera: by_name[name].camera_id for item, name in zip(self.items, self.file_names, strict=True)
+            }
+            if "features" in self._restored:
+                return
+            self.progress.start("SIFT features", len(self.items))
             run_in_background(
                 lambda token: colmap.extract_features(
                     self.database,
@@ -168,17 +215,18 @@ class Workspace:
                 lambda: sum(map(database.exists_keypoints, self.image_ids)),
             )
             features = database.num_keypoints()
-        self.camera_ids = {
-            item.camera: by_name[name].camera_id for item, name in zip(self.items, self.file_names, strict=True)
-        }
+        self._keep("features")
         self.progress.finish(f"{features} features")
 
     def match(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Match the descriptors of pairs of items, without geometric verification."""
+        if "matches" in self._restored:
+            return
         colmap = load_pycolmap()
         listing = self.folder / "pairs.txt"
         listing.write_text("".join(f"{self.file_names[a]} {self.file_names[b]}\n" for a, b in pairs))
         options = colmap.FeatureMatchingOptions()
+        options.num_threads = colmap_threads()
         options.skip_geometric_verification = True
         pairing = colmap.ImportedPairingOptions()
         pairing.match_list_path = listing
@@ -198,23 +246,30 @@ class Workspace:
                 database.num_matched_image_pairs,
             )
             matches = database.num_matches()
+        self._keep("matches")
         self.progress.finish(f"{matches} matches in {len(pairs)} pairs")
 
     def verify(self) -> int:
         """Geometric verification of the matches with what is known of the cameras; the number of pairs that pass."""
         colmap = load_pycolmap()
-        options = colmap.TwoViewGeometryOptions()
-        options.ransac.random_seed = SEED
-        self.progress.start("verify pairs")
-        run_in_background(
-            lambda token: colmap.geometric_verification(
-                self.database, two_view_geometry_options=options, cancellation_token=token
-            ),
-            self.progress,
-        )
+        fresh = "verified" not in self._restored
+        if fresh:
+            options = colmap.TwoViewGeometryOptions()
+            options.ransac.random_seed = SEED
+            verifier = colmap.GeometricVerifierOptions()
+            verifier.num_threads = colmap_threads()
+            self.progress.start("verify pairs")
+            run_in_background(
+                lambda token: colmap.geometric_verification(
+                    self.database, verifier, two_view_geometry_options=options, cancellation_token=token
+                ),
+                self.progress,
+            )
         with colmap.Database.open(self.database) as database:
             verified, inliers = database.num_verified_image_pairs(), database.num_inlier_matches()
-        self.progress.finish(f"{verified} pairs, {inliers} matches")
+        if fresh:
+            self._keep("verified")
+            self.progress.finish(f"{verified} pairs, {inliers} matches")
         return verified
 
     def set_cameras(self, params: dict[int, Sequence[float]], known: bool, database: Path | None = None) -> None:
@@ -264,13 +319,6 @@ def model_points(model) -> tuple[np.ndarray, np.ndarray, float]:
     return xyz, rgb, float(model.compute_mean_reprojection_error()) if points else 0.0
 
 
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A temporary folder, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="splatinit-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
 def _over(pixels: Pixels, background: tuple[float, float, float]) -> np.ndarray:
     """[h, w, 3] uint8: the image over an sRGB colour."""
     if pixels.alpha is None:
@@ -278,6 +326,16 @@ def _over(pixels: Pixels, background: tuple[float, float, float]) -> np.ndarray:
     alpha = pixels.alpha[..., None].astype(np.float32) / 255.0
     colour = np.asarray(background, dtype=np.float32) * 255.0
     return np.rint(alpha * pixels.rgb + (1.0 - alpha) * colour).astype(np.uint8)
+
+
+def _seen(pixels: Pixels) -> np.ndarray:
+    """[h, w] uint8, 255 where features may be looked for: what is neither transparent nor masked."""
+    seen = np.full(pixels.rgb.shape[:2], 255, np.uint8)
+    if pixels.alpha is not None:
+        seen[pixels.alpha <= 127] = 0
+    if pixels.mask is not None:
+        seen[pixels.mask == 0] = 0
+    return seen
 
 
 # ------------------------------------------------------------------------------------------------------------- pairs

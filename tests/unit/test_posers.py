@@ -18,6 +18,7 @@ from splatinit.posers import POSERS, choose_poser, make_poser
 from splatinit.posers.base import Posed, Result, as_view, fingerprint, load_result, store_result
 from splatinit.posers.colmap import Colmap, ColmapConfig, Model, Try, _numbered, _settled, focal_scores
 from splatinit.posers.given import Given, GivenConfig
+from splatinit.posers.steps import work_place
 from splatinit.posers.workspace import Item, Workspace, all_pairs, export_size, pose_pairs, sequence_pairs
 from splatinit.progress import Silent
 from splatinit.types import Camera, ImageSet, PointCloud
@@ -306,10 +307,10 @@ def test_images_are_numbered_in_their_order_whichever_thread_is_first(images, tm
         path = tmp_path / "noise" / f"{i:02d}.png"
         write_png(path, rng.integers(0, 255, (side, side, 3), dtype=np.uint8))
         items.append(Item(probe_image(path), side, side, camera=i % 2))
-    (tmp_path / "work").mkdir()
-    space = Workspace(tmp_path / "work", items, Silent())
-    space.export(None)
-    space.extract("PINHOLE", 500)
+    with work_place(tmp_path, "key") as steps:
+        space = Workspace(steps, items, Silent())
+        space.export(None)
+        space.extract("PINHOLE", 500)
     names = sorted(space.file_names)  # COLMAP goes folder by folder, and there is one folder for each camera
     ids = dict(zip(space.file_names, space.image_ids, strict=True))
     assert [ids[name] for name in names] == sorted(ids.values())
