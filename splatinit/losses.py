@@ -13,30 +13,50 @@ SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
 
 
-def l1_dssim(rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> torch.Tensor:
+def l1_dssim(
+    rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float, counts: torch.Tensor | None = None
+) -> torch.Tensor:
     """(1 − w) · mean |rgb − target| + w · (1 − mean SSIM): the loss of 3DGS (Kerbl et al. 2023, eq. 7).
 
     The SSIM map has the size of the image, with zeros beyond its border, as in 3DGS's training loss; the metric of
     the same name (:mod:`splatinit.metrics`) leaves the border out.
 
+    Pixels that do not count are 0 on both sides, as if they lay beyond the border: they have no error, their gradient
+    is exactly 0, and what the photo shows there reaches no SSIM window of their neighbours. The means stay over all
+    pixels, so that a pixel that counts weighs the same in every view, however much of the view is masked.
+
     Args:
         rgb, target: [h, w, 3] float sRGB; ``target`` gets no gradient.
         ssim_weight: w in [0, 1].
+        counts: [h, w, 3] 1 where the pixel counts, 0 where it does not, in the dtype of ``rgb``; None: all do.
 
     Returns:
         Scalar tensor. Computed by one native call (value and gradient together) where that is possible.
     """
     if native.available() and rgb.device.type == "cpu" and rgb.dtype == target.dtype == torch.float32:
-        return _FusedL1Dssim.apply(rgb.contiguous(), target.contiguous(), ssim_weight)
+        return _FusedL1Dssim.apply(rgb.contiguous(), target.contiguous(), ssim_weight, counts)
+    if counts is not None:
+        rgb, target = _only(rgb, counts), target * counts
     return l1_dssim_torch(rgb, target, ssim_weight)
+
+
+def _only(rgb: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """``rgb``, 0 where it does not count, whatever it is there: the colour of an unknown pixel need not be finite."""
+    return torch.where(counts > 0, rgb, torch.zeros((), dtype=rgb.dtype, device=rgb.device))
 
 
 class _FusedL1Dssim(torch.autograd.Function):
     """The native kernel computes the gradient in the same pass as the loss; backward only hands it on."""
 
     @staticmethod
-    def forward(ctx, rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> torch.Tensor:
+    def forward(
+        ctx, rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float, counts: torch.Tensor | None
+    ) -> torch.Tensor:
+        if counts is not None:
+            rgb, target = _only(rgb, counts), target * counts
         loss, v_rgb = native.l1_dssim(rgb, target, ssim_weight)
+        if counts is not None:
+            v_rgb.mul_(counts)
         ctx.save_for_backward(v_rgb)
         return loss
 
@@ -44,7 +64,7 @@ class _FusedL1Dssim(torch.autograd.Function):
     def backward(ctx, v_loss: torch.Tensor):
         (v_rgb,) = ctx.saved_tensors
         # Nearly always the loss is differentiated by itself, and a pass over the image is saved.
-        return (v_rgb if float(v_loss) == 1.0 else v_rgb * v_loss), None, None
+        return (v_rgb if float(v_loss) == 1.0 else v_rgb * v_loss), None, None, None
 
 
 def l1_dssim_torch(rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> torch.Tensor:

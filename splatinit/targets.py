@@ -1,17 +1,25 @@
-"""The photos and depth priors of a scene as the training wants them: decoded, cached, at the size of their view."""
+"""What the loss compares with: photos and depth priors of a scene, at the size of their view, in the order of training.
+
+Photos are decoded ahead of their turn (see :mod:`splatinit.decoding`): the order is known, this epoch's and the next's.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .draws import hash64
-from .errors import ShapeError
+from .decoding import Decoder, decoded
+from .draws import hash64, seeded
+from .errors import TrainingError
+from .progress import Progress, Silent
 from .raster.base import Rasterizer, RasterSettings
-from .types import DepthPrior, Gaussians, Scene, View
+from .types import DepthPrior, Gaussians, Pixels, RasterAux, Scene, View
 
 if TYPE_CHECKING:
     import torch
@@ -19,66 +27,158 @@ if TYPE_CHECKING:
     from .training import TrainConfig
 
 
-class Targets:
-    """The photos as the loss wants them, from a cache of 8-bit pixels."""
+@dataclass(frozen=True)
+class Target:
+    """What one step compares its render with.
 
-    def __init__(self, scene: Scene, config: TrainConfig, seed: int, device: torch.device) -> None:
+    Attributes:
+        view: whose turn it is.
+        rgb: [h, w, 3] sRGB.
+        background: [3] that transparent pixels were composed over; None: opaque, over black.
+        counts: [h, w, 3] 1 where the pixel counts and 0 where it is unknown; None: all count.
+    """
+
+    view: View
+    rgb: torch.Tensor
+    background: torch.Tensor | None
+    counts: torch.Tensor | None
+
+
+class Order:
+    """Which view each step trains: every view once in an epoch, each epoch in an order of its own."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count, self._seed = count, seed
+        self._epochs: dict[int, list[int]] = {}
+
+    def __call__(self, done: int) -> int:
+        """Index of the view of the update after ``done`` updates."""
+        epoch, position = divmod(done, self._count)
+        if epoch not in self._epochs:
+            import torch
+
+            order = torch.randperm(self._count, generator=seeded(torch.Generator(), self._seed, "order", epoch))
+            # Looking ahead goes one epoch further; what lies behind is not asked for again.
+            self._epochs = {k: v for k, v in self._epochs.items() if k >= epoch - 1} | {epoch: order.tolist()}
+        return self._epochs[epoch][position]
+
+
+class Targets:
+    """The targets of all steps. A context manager: leaving it stops the decoding.
+
+    A view whose mask leaves no pixel has nothing to teach: its turns go to the view that comes after it.
+
+    Args:
+        spill: folder for decoded photos that do not fit into ``config.image_cache_mb``; None: they are decoded again.
+        progress: told which views have no pixel that counts.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        config: TrainConfig,
+        seed: int,
+        device: torch.device,
+        *,
+        spill: Path | None = None,
+        progress: Progress = Silent(),
+    ) -> None:
         import torch
 
-        self._views, self._seed, self._device = scene.train, seed, device
+        self._scene, self._seed, self._device, self._progress = scene, seed, device, progress
         self._random = config.random_background
         self._fixed = torch.tensor(scene.background or (0.0, 0.0, 0.0), device=device)
-        self._cache: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
-        self._room = config.image_cache_mb * 2**20
+        self._order = Order(len(scene.train), seed)
+        self._blind: set[int] = set()
+        self.notes: list[str] = []
+        self._decoder = Decoder(scene.train, cache_bytes=config.image_cache_mb * 2**20, spill=spill)
 
-    def get(self, index: int, step: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Target [h, w, 3] of a view, and the background [3] it was composed over (None: opaque, over black)."""
+    def __enter__(self) -> Targets:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._decoder.close()
+
+    def get(self, done: int) -> Target:
+        """The target of the update after ``done`` updates.
+
+        Raises:
+            TrainingError: the masks leave no pixel in any view.
+            SplatinitError: a photo cannot be read, see :func:`splatinit.decoding.decoded`.
+        """
+        turn = done
+        while True:
+            index = self._order(turn)
+            if index not in self._blind:
+                pixels = self._decoder.get(index, self._after(turn))
+                if pixels.mask is None or pixels.mask.any():
+                    return self._target(self._scene.train[index], pixels, done + 1)
+                self._leave_out(index)
+            turn += 1
+
+    def _after(self, turn: int) -> Iterator[int]:
+        """The views whose turns follow."""
+        while True:
+            turn += 1
+            index = self._order(turn)
+            if index not in self._blind:
+                yield index
+
+    def _leave_out(self, index: int) -> None:
+        views = self._scene.train
+        self._blind.add(index)
+        if len(self._blind) == len(views):
+            raise TrainingError(
+                f"{self._scene.root}: the masks of all {len(views)} training views leave no pixel that counts.",
+                hint="Are the masks inverted? White is what counts. data.masks=off trains without them.",
+            )
+        note = f"'{views[index].name}' is masked completely: its turns go to the next views."
+        self.notes.append(note)
+        self._progress.note(note)
+
+    def _target(self, view: View, pixels: Pixels, step: int) -> Target:
         import torch
 
         # 8 bit to float by a conversion of its own, and the colour repeated over a row: torch is ten times slower where
         # it converts within an operation or broadcasts along an axis of three.
-        rgb, alpha = self._cache.get(index) or self._decode(index)
-        target = rgb.float().mul_(1 / 255)
-        if alpha is None:
-            return target, None
+        rgb = torch.from_numpy(pixels.rgb).to(self._device).float().mul_(1 / 255)
+        counts = None if pixels.mask is None else self._three(pixels.mask)
+        if pixels.alpha is None:
+            return Target(view, rgb, None, counts)
         background = self._fixed
         if self._random:
             bits = hash64(self._seed, "background", step)
             background = torch.tensor([(bits >> shift & 0xFFFF) / 0xFFFF for shift in (0, 16, 32)])
             background = background.to(self._device)
-        height, width, _ = target.shape
+        height, width, _ = rgb.shape
         row = background.repeat(width)
-        target = torch.lerp(row, target.view(height, -1), alpha.float().mul_(1 / 255).view(height, -1))
-        return target.view(height, width, 3), background
+        rgb = torch.lerp(row, rgb.view(height, -1), self._three(pixels.alpha).view(height, -1))
+        return Target(view, rgb.view(height, width, 3), background, counts)
 
-    def _decode(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Colour and, for photos with alpha, alpha repeated over the channels: [h, w, 3] uint8 each.
-
-        What is decoded first stays in the cache: with a random order, no other choice hits more often.
-        """
+    def _three(self, layer: np.ndarray) -> torch.Tensor:
+        """[h, w] uint8 as [h, w, 3] in [0, 1]."""
+        import cv2
         import torch
 
-        rgb, alpha = decoded(self._views[index])
-        size = rgb.nbytes
-        entry = (torch.from_numpy(rgb).to(self._device), None)
-        if alpha is not None:
-            alpha = np.repeat(alpha[..., None], 3, axis=2)
-            size += alpha.nbytes
-            entry = (entry[0], torch.from_numpy(alpha).to(self._device))
-        if size <= self._room:
-            self._room -= size
-            self._cache[index] = entry
-        return entry
+        return torch.from_numpy(cv2.merge([layer] * 3)).to(self._device).float().mul_(1 / 255)
 
 
-def decoded(view: View) -> tuple[np.ndarray, np.ndarray | None]:
-    """Writable, contiguous uint8 rgb [h, w, 3] and alpha [h, w]; opaque images have no alpha."""
-    pixels = view.pixels()
-    size = (view.camera.height, view.camera.width)
-    if pixels.rgb.shape != (*size, 3):
-        raise ShapeError(f"Photo '{view.name}': decoded to {list(pixels.rgb.shape)}, its camera says {[*size, 3]}.")
-    alpha = None if pixels.alpha is None or (pixels.alpha == 255).all() else pixels.alpha
-    return np.require(pixels.rgb, np.uint8, "CWO"), None if alpha is None else np.require(alpha, np.uint8, "CWO")
+def unsee_masked(aux: RasterAux, counts: torch.Tensor) -> None:
+    """Take from ``aux.visible`` the Gaussians that this view could not judge: after backward, in place.
+
+    Those are the ones whose centre is drawn on a pixel that does not count, and that no counting pixel pulls. A
+    densifier averages gradients over the views that saw a Gaussian, and an unknown pixel saw nothing.
+    """
+    height, width, _ = counts.shape
+    x, y = aux.means2d.detach().unbind(1)
+    column, row = x.clamp(0, width - 1).long(), y.clamp(0, height - 1).long()  # a centre may lie outside of the image
+    counted = counts.reshape(-1)[(row * width + column) * 3] > 0
+    if aux.v_means2d is not None:
+        v_x, v_y = aux.v_means2d.unbind(1)
+        counted |= (v_x != 0) | (v_y != 0)
+    aux.visible &= counted
 
 
 class Priors:
@@ -86,21 +186,25 @@ class Priors:
 
     def __init__(self, priors: Mapping[str, DepthPrior], device: torch.device) -> None:
         self._priors, self._device = priors, device
-        self._ready: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def get(self, view: View) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """(depth, confidence) [h, w], or None for a view without a prior."""
-        if view.name not in self._ready:
-            prior = self._priors.get(view.name)
-            if prior is None:
-                return None
-            self._ready[view.name] = tuple(self._fit(a, view) for a in (prior.depth, prior.confidence))
-        return self._ready[view.name]
+    def get(self, view: View, counts: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(depth, confidence) [h, w], or None for a view without a prior.
+
+        ``counts`` [h, w, 3]: where it is 0, nothing is known of the view, and its depth has no confidence either.
+        """
+        prior = self._priors.get(view.name)
+        if prior is None:
+            return None
+        # Fitted at each use: a fitted prior is as large as a photo in floats, and there may be one for each photo.
+        depth, confidence = (self._fit(array, view) for array in (prior.depth, prior.confidence))
+        return depth, confidence if counts is None else confidence * counts[..., 0]
 
     def _fit(self, array: np.ndarray, view: View) -> torch.Tensor:
         """Nearest neighbour, because a depth between foreground and background exists nowhere."""
         import torch
 
+        if array.shape == (view.camera.height, view.camera.width):
+            return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self._device)
         height, width = array.shape
         rows = ((np.arange(view.camera.height) + 0.5) * (height / view.camera.height)).astype(np.int64)
         columns = ((np.arange(view.camera.width) + 0.5) * (width / view.camera.width)).astype(np.int64)
@@ -108,24 +212,37 @@ class Priors:
 
 
 class HeldOut:
-    """One test view, rendered now and then for the eyes of the user; the training does not depend on it."""
+    """One test view, rendered now and then for the eyes of the user; the training does not depend on it.
+
+    It is the middle one, or the next after it whose mask leaves some pixels.
+    """
 
     def __init__(self, scene: Scene, rasterizer: Rasterizer, settings: RasterSettings, device: torch.device) -> None:
         import torch
 
-        self._view = scene.test[len(scene.test) // 2]
         self._rasterizer, self._settings = rasterizer, settings
         self._background = torch.tensor(scene.background or (0.0, 0.0, 0.0), device=device)
-        rgb, alpha = decoded(self._view)
-        self._target = torch.from_numpy(rgb).to(device) / 255
-        if alpha is not None:
-            cover = torch.from_numpy(alpha).to(device)[..., None] / 255
-            self._target = torch.lerp(self._background, self._target, cover)
+        self._view: View | None = None
+        middle = len(scene.test) // 2
+        for view in scene.test[middle:] + scene.test[:middle]:
+            pixels = decoded(view)
+            if pixels.mask is not None and not pixels.mask.any():
+                continue
+            self._view = view
+            self._counts = None if pixels.mask is None else torch.from_numpy(pixels.mask > 0).to(device)
+            self._target = torch.from_numpy(pixels.rgb).to(device) / 255
+            if pixels.alpha is not None:
+                cover = torch.from_numpy(pixels.alpha).to(device)[..., None] / 255
+                self._target = torch.lerp(self._background, self._target, cover)
+            break
 
-    def psnr(self, gaussians: Gaussians, sh_degree: int) -> float:
-        """dB, of the clamped render (at most 99: a perfect image is not infinitely better in a log)."""
+    def psnr(self, gaussians: Gaussians, sh_degree: int) -> float | None:
+        """dB, of the clamped render over the pixels that count (at most 99: a perfect image is not infinitely better in
+        a log). None where no test view has such a pixel."""
         import torch
 
+        if self._view is None:
+            return None
         with torch.no_grad():
             render = self._rasterizer.render(
                 gaussians,
@@ -134,5 +251,6 @@ class HeldOut:
                 background=self._background,
                 sh_degree=sh_degree,
             )
-            error = (render.rgb.clamp(0, 1) - self._target).square().mean()
+            error = (render.rgb.clamp(0, 1) - self._target).square()
+            error = error.mean() if self._counts is None else error[self._counts].mean()
         return min(99.0, -10 * math.log10(max(float(error), 1e-12)))

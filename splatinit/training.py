@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .draws import seeded
-from .errors import ConfigError, TrainingError
+from .errors import ConfigError, OutOfMemory, SplatinitError, TrainingError
 from .progress import Progress, Silent
 from .raster.base import Rasterizer, RasterSettings
-from .targets import HeldOut, Priors, Targets
+from .targets import HeldOut, Priors, Targets, unsee_masked
 from .types import DepthPrior, Gaussians, Scene
 
 # torch, and what imports it, is imported inside the functions: listing settings must not wait for it.
@@ -51,7 +52,9 @@ class TrainConfig:
         depth_weight: of the relative depth error where a view has a depth prior (see losses.relative_depth_l1).
         depth_until: fraction of the steps over which this weight falls linearly to zero: the prior guides the start
             and cannot hold back what the photos know better.
-        image_cache_mb: memory for decoded photos (8 bit per channel); what does not fit is decoded at every use.
+        image_cache_mb: memory for decoded photos (8 bit per channel). What does not fit waits on the disk of the
+            checkpoints, and where that has no room it is decoded at every use. 700 photos of 800×600 fit into the
+            default, with which a training of any number of photos stays below 2 GB beside its Gaussians.
         checkpoint_seconds: between two checkpoints, at least (a checkpoint takes at most 5 % of the time).
         preview: fraction of the steps between two looks at a held-out view, which are shown and logged.
     """
@@ -69,7 +72,7 @@ class TrainConfig:
     random_background: bool = True
     depth_weight: float = 0.1
     depth_until: float = 0.5
-    image_cache_mb: int = 2048
+    image_cache_mb: int = 1024
     checkpoint_seconds: float = 60.0
     preview: float = 0.02
 
@@ -97,7 +100,7 @@ class TrainResult:
         loss: exponential mean of the loss over about the last 100 steps.
         psnr: of the held-out view at the last look (dB), None without test views.
         peak_memory_mb: of the process.
-        notes: human-readable remarks (a damaged checkpoint that was passed over).
+        notes: human-readable remarks (a damaged checkpoint that was passed over, a view that is masked completely).
     """
 
     gaussians: Gaussians
@@ -139,6 +142,9 @@ def train(
         TrainingError: no training view, no Gaussians (left), a loss that is not finite (names step and view), or
             Gaussians that are not (looked for at every preview and before saving: an engine need not show them).
         ConfigError: the checkpoints belong to another training (names what differs).
+        OutOfMemory: it does not fit (said before anything is taken), or what a refinement adds does not.
+        SceneError, FormatError: a photo is gone or damaged.
+    The last two save a checkpoint first, so that the same call goes on once their cause is removed.
     """
     import torch
 
@@ -172,69 +178,80 @@ def train(
             progress.note(note)
     report = _Report(config, log, progress, done=adam.steps, seconds=saver.seconds if saver else 0.0)
     device = adam.gaussians.means.device
-    targets = Targets(scene, config, seed, device)
     priors = Priors(depth_priors, device)
     held_out = HeldOut(scene, rasterizer, settings, device) if scene.test else None
     preview_every = max(1, round(config.preview * config.steps))
     sh_every = max(1, round(config.sh_interval * config.steps))
     depth_steps = config.depth_until * config.steps
     random = torch.Generator()
-    order: list[int] = []
     interrupted = False
 
+    def refine(step: int) -> Change | None:
+        return densifier.refine(step, adam, seeded(random, seed, "densify", step))
+
     progress.start("train", total=config.steps)
-    for done in range(adam.steps, config.steps):
-        step = done + 1  # `done` updates are behind, this one is number `step`
-        epoch, position = divmod(done, len(scene.train))
-        if position == 0 or not order:
-            order = torch.randperm(len(scene.train), generator=seeded(random, seed, "order", epoch)).tolist()
-        view = scene.train[order[position]]
-        adam.learning_rates["means"] = rates["means"] * config.lr_means_end ** (done / config.steps)
-        degree = min(gaussians.sh_degree, done // sh_every)
-        depth_weight = config.depth_weight * (1 - done / depth_steps) if done < depth_steps else 0.0
-        prior = priors.get(view) if depth_weight > 0 else None
+    with Targets(scene, config, seed, device, spill=checkpoints, progress=progress) as targets:
+        if saver is not None and saver.refinement_waits:
+            with _saved_on_failure(saver, report, refinement_waits=True):
+                report.refined(adam.steps, refine(adam.steps), len(adam.gaussians))
+        for done in range(adam.steps, config.steps):
+            step = done + 1  # `done` updates are behind, this one is number `step`
+            adam.learning_rates["means"] = rates["means"] * config.lr_means_end ** (done / config.steps)
+            degree = min(gaussians.sh_degree, done // sh_every)
+            depth_weight = config.depth_weight * (1 - done / depth_steps) if done < depth_steps else 0.0
+            with_stats = densifier.wants_stats(step)
 
-        target, background = targets.get(order[position], step)
-        render = rasterizer.render(
-            adam.gaussians,
-            view.camera,
-            settings=settings,
-            background=background,
-            sh_degree=degree,
-            with_depth=prior is not None,
-            with_stats=densifier.wants_stats(step),
-        )
-        loss = l1_dssim(render.rgb, target, config.ssim_weight)
-        if prior is not None:
-            loss = loss + depth_weight * relative_depth_l1(render.depth, render.alpha, *prior)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"The loss at step {step} (view '{view.name}') is {value}; expected a finite number.",
-                hint="Lower the learning rates (train.lr_*), or look at this photo and its pose.",
-                step=step,
-                view=view.name,
-            )
-        loss.backward()
-        densifier.observe(step, render, view.camera)
-        adam.step()
-        change = densifier.refine(step, adam, seeded(random, seed, "densify", step))
-        if len(adam.gaussians) == 0:
-            raise TrainingError(
-                f"No Gaussians are left after step {step}: all were pruned.",
-                hint="Nothing of the start explains the photos: check the poses, or try another initializer (--init).",
-                step=step,
-            )
+            with _saved_on_failure(saver, report):
+                target = targets.get(done)
+                view = target.view
+                prior = priors.get(view, target.counts) if depth_weight > 0 else None
+                render = rasterizer.render(
+                    adam.gaussians,
+                    view.camera,
+                    settings=settings,
+                    background=target.background,
+                    sh_degree=degree,
+                    with_depth=prior is not None,
+                    with_stats=with_stats,
+                )
+                loss = l1_dssim(render.rgb, target.rgb, config.ssim_weight, target.counts)
+                if prior is not None:
+                    loss = loss + depth_weight * relative_depth_l1(render.depth, render.alpha, *prior)
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        f"The loss at step {step} (view '{view.name}') is {value}; expected a finite number.",
+                        hint="Lower the learning rates (train.lr_*), or look at this photo and its pose.",
+                        step=step,
+                        view=view.name,
+                    )
+                loss.backward()
+            if with_stats and target.counts is not None:
+                unsee_masked(render.aux, target.counts)
+            densifier.observe(step, render, view.camera)
+            adam.step()
+            # Before a refinement takes memory: what this step drew with is not needed any more.
+            del target, prior, render, loss
+            with _saved_on_failure(saver, report, refinement_waits=True):
+                change = refine(step)
+            if len(adam.gaussians) == 0:
+                raise TrainingError(
+                    f"No Gaussians are left after step {step}: all were pruned.",
+                    hint="Nothing of the start explains the photos: check the poses, or try another initializer "
+                    "(--init).",
+                    step=step,
+                )
 
-        report.step(step, value, change, len(adam.gaussians))
-        if step % preview_every == 0 or step == config.steps:
-            _check_finite(adam.gaussians, f"after step {step}")
-            report.preview(held_out.psnr(adam.gaussians, degree) if held_out else None)
-        if step < config.steps and stop():
-            interrupted = True
-            break
-        if saver is not None:
-            saver.save_if_due(report.seconds())
+            report.refined(step, change, len(adam.gaussians))
+            report.step(step, value, len(adam.gaussians))
+            if step % preview_every == 0 or step == config.steps:
+                _check_finite(adam.gaussians, f"after step {step}")
+                report.preview(held_out.psnr(adam.gaussians, degree) if held_out else None)
+            if step < config.steps and stop():
+                interrupted = True
+                break
+            if saver is not None:
+                saver.save_if_due(report.seconds())
 
     seconds = report.seconds()
     if saver is not None and adam.steps > saver.saved_step:
@@ -249,7 +266,42 @@ def train(
         loss=report.loss,
         psnr=report.psnr,
         peak_memory_mb=_peak_memory_mb(),
-        notes=notes,
+        notes=(*notes, *targets.notes),
+    )
+
+
+@contextmanager
+def _saved_on_failure(saver: _Saver | None, report: _Report, *, refinement_waits: bool = False) -> Iterator[None]:
+    """Save a checkpoint before an error of the block goes up, and say in its hint that the same call goes on from it.
+
+    The block must not have changed the training's state when it fails. A TrainingError goes up as it is: what would be
+    saved would only fail again.
+    """
+    try:
+        yield
+    except TrainingError:
+        raise
+    except (SplatinitError, OSError, MemoryError, RuntimeError) as error:
+        problem = error if isinstance(error, SplatinitError | OSError) else _no_memory(error)
+        if problem is None:
+            raise
+        step = saver.save_before_error(report.seconds(), refinement_waits) if saver is not None else 0
+        if isinstance(problem, SplatinitError) and step > 0:
+            ends = "." if problem.hint and not problem.hint.endswith((".", "!", "?")) else ""
+            goes_on = f"Nothing is lost: the same command goes on after step {step}."
+            problem.hint = f"{problem.hint}{ends} {goes_on}" if problem.hint else goes_on
+        if problem is error:
+            raise
+        raise problem from error
+
+
+def _no_memory(error: MemoryError | RuntimeError) -> OutOfMemory | None:
+    """The error of an allocation that failed; None if it is another (torch raises a RuntimeError for it)."""
+    if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
+        return None
+    return OutOfMemory(
+        "The training found no memory for its next step.",
+        hint="Close other programs, or train with fewer Gaussians (densify.max_count) or a smaller --max-size.",
     )
 
 
@@ -291,11 +343,13 @@ class _Report:
     def seconds(self) -> float:
         return self._before + time.perf_counter() - self._began
 
-    def step(self, step: int, loss: float, change: Change | None, n: int) -> None:
-        self.loss = loss if self.loss is None else self.loss + 0.01 * (loss - self.loss)
-        self._step, self._n = step, n
+    def refined(self, step: int, change: Change | None, n: int) -> None:
         if change is not None and self._log is not None:
             self._log({"step": step, **asdict(change), "n": n})
+
+    def step(self, step: int, loss: float, n: int) -> None:
+        self.loss = loss if self.loss is None else self.loss + 0.01 * (loss - self.loss)
+        self._step, self._n = step, n
         now = time.perf_counter()
         if now - self._shown > REPORT_SECONDS or step == self._total:
             self._shown = now
@@ -326,6 +380,7 @@ class _Saver:
     ) -> None:
         self.seconds = 0.0  # of training before this process
         self.saved_step = 0
+        self.refinement_waits = False  # of the checkpoint that was taken up: it was saved between update and refinement
         self._folder, self._every = folder, every_seconds
         self._adam, self._densifier, self._identity = adam, densifier, identity
         self._last = time.perf_counter()
@@ -357,13 +412,22 @@ class _Saver:
             {k.removeprefix("densify."): v.to(device) for k, v in found.tensors.items() if k.startswith("densify.")}
         )
         self.saved_step, self.seconds = found.step, found.meta["seconds"]
+        self.refinement_waits = found.meta.get("refinement_waits", False)
         return (*latest.notes, f"Resumed after step {found.step}.")
 
     def save_if_due(self, seconds: float) -> None:
         if time.perf_counter() - self._last >= max(self._every, self._cost / CHECKPOINT_SHARE):
             self.save(seconds)
 
-    def save(self, seconds: float) -> None:
+    def save_before_error(self, seconds: float, refinement_waits: bool) -> int:
+        """Save what is not saved yet, if that can be done. Returns the step of the newest checkpoint, 0 for none."""
+        if self._adam.steps > self.saved_step:
+            # The error that is on its way says what is wrong, and the checkpoint before is still there.
+            with suppress(SplatinitError, OSError, MemoryError):
+                self.save(seconds, refinement_waits)
+        return self.saved_step
+
+    def save(self, seconds: float, refinement_waits: bool = False) -> None:
         from .io.checkpoints import save_checkpoint
 
         began = time.perf_counter()
@@ -371,6 +435,8 @@ class _Saver:
         _check_finite(self._adam.gaussians, f"after step {self._adam.steps}")
         state = {f"densify.{k}": v for k, v in self._densifier.state().items()}
         meta = {"training": self._identity, "seconds": seconds}
+        if refinement_waits:
+            meta["refinement_waits"] = True
         save_checkpoint(self._folder, self._adam.steps, {**self._adam.state(), **state}, meta)
         self.saved_step = self._adam.steps
         self._last = time.perf_counter()

@@ -39,6 +39,14 @@ class MemoryPhoto:
     def has_alpha(self) -> bool:
         return self.pixels.alpha is not None
 
+    @property
+    def has_mask(self) -> bool:
+        return self.pixels.mask is not None
+
+    @property
+    def has_depth(self) -> bool:
+        return False
+
     def load(self, width: int, height: int) -> Pixels:
         assert (width, height) == (self.width, self.height)
         return self.pixels

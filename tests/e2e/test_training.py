@@ -11,10 +11,12 @@ import tiny
 import torch
 from tiny import MemoryPhoto
 
+from splatinit import decoding
 from splatinit.densify.adc import Adc, AdcConfig
 from splatinit.densify.none import NoDensify
-from splatinit.errors import ConfigError, ShapeError, TrainingError
+from splatinit.errors import ConfigError, OutOfMemory, SceneError, ShapeError, TrainingError
 from splatinit.io.checkpoints import digest
+from splatinit.progress import Silent
 from splatinit.training import TrainConfig, train
 from splatinit.types import DepthPrior, Gaussians, Pixels, Scene, View
 
@@ -148,6 +150,170 @@ def test_backgrounds_of_photos_with_alpha():
     recorder = Recorder()
     run(replace(tiny.scene(), test=()), rasterizer=recorder, steps=3)
     assert all(call["background"] is None for call in recorder.calls)
+
+
+# ------------------------------------------------------------------------------------------------------------ masks
+def with_masks(scene: Scene, masks: dict[int, np.ndarray], patch: int | None = None) -> Scene:
+    """The scene with masks for some training views, and photos that show ``patch`` (a grey) where these are 0."""
+    train = list(scene.train)
+    for index, mask in masks.items():
+        pixels = train[index].pixels()
+        rgb = pixels.rgb if patch is None else np.where(mask[..., None] > 0, pixels.rgb, np.uint8(patch))
+        photo = MemoryPhoto(train[index].name, Pixels(rgb, pixels.alpha, mask))
+        train[index] = replace(train[index], photo=photo)
+    return replace(scene, train=tuple(train))
+
+
+def hole() -> np.ndarray:
+    mask = np.full((24, 28), 255, np.uint8)
+    mask[6:15, 9:22] = 0
+    return mask
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_what_is_under_a_mask_changes_no_number(alpha):
+    plain, masks = tiny.scene(alpha=alpha), dict.fromkeys(range(5), hole())
+    adc = AdcConfig(begin=0.0, end=0.9, every=0.2, min_every_steps=1, grow_gradient=1e-5, max_count=50)
+    runs = [with_masks(plain, masks), with_masks(plain, masks, 0), with_masks(plain, masks, 255), plain]
+    hashes = [digest(run(scene, densifier=Adc(adc), steps=40).gaussians.tensors()) for scene in runs]
+    assert hashes[0] == hashes[1] == hashes[2] != hashes[3]
+    whole = with_masks(plain, dict.fromkeys(range(5), np.full((24, 28), 255, np.uint8)))
+    assert digest(run(whole, densifier=Adc(adc), steps=40).gaussians.tensors()) == hashes[3]
+
+
+def test_a_view_that_is_masked_completely_passes_its_turns_on():
+    recorder, notes = Recorder(), []
+    scene = replace(tiny.scene(), test=())
+    blind = with_masks(scene, {1: np.zeros((24, 28), np.uint8), 3: np.zeros((24, 28), np.uint8)})
+
+    class Told(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    result = run(blind, rasterizer=recorder, steps=15, progress=Told())
+    used = [next(view.name for view in scene.train if view.camera is call["camera"]) for call in recorder.calls]
+    assert len(used) == 15 and set(used) == {"00.png", "02.png", "04.png"}
+    assert sorted(result.notes) == sorted(notes) and len(notes) == 2
+    assert notes[0].startswith("'0") and "masked completely" in notes[0]
+    nothing = with_masks(scene, dict.fromkeys(range(5), np.zeros((24, 28), np.uint8)))
+    with pytest.raises(TrainingError, match="masks of all 5 training views leave no pixel"):
+        run(nothing)
+
+
+def test_masked_pixels_hide_a_depth_prior_too():
+    scene = with_masks(tiny.scene(), dict.fromkeys(range(5), hole()))
+    depth = np.full((24, 28), 3.5, np.float32)
+    wrong = np.where(hole() > 0, depth, 100.0).astype(np.float32)
+    results = [
+        run(scene, depth_priors={v.name: DepthPrior(v.name, d, np.ones_like(d)) for v in scene.train}, depth_weight=5.0)
+        for d in (depth, wrong)
+    ]
+    assert len({digest(result.gaussians.tensors()) for result in results}) == 1
+
+
+def test_the_look_at_a_held_out_view_is_over_what_counts():
+    scene, model = tiny.scene(), tiny.random_model(12, seed=5)  # the model that the photos show
+    view = scene.test[0]
+    wrong = np.where(hole()[..., None] > 0, view.pixels().rgb, 255)
+    masked = replace(view, photo=MemoryPhoto(view.name, Pixels(wrong, None, hole())))
+    blind = replace(view, photo=MemoryPhoto(view.name, Pixels(wrong, None, hole() * 0)))
+    more = {"steps": 1, "lr_means": 0.0, "lr_scales": 0.0, "lr_quats": 0.0, "lr_sh0": 0.0, "lr_opacities": 0.0}
+    assert run(replace(scene, test=(masked,)), model, **more).psnr > 50
+    assert run(replace(scene, test=(blind, masked)), model, **more).psnr > 50
+    assert run(replace(scene, test=(blind,)), model, **more).psnr is None
+
+
+def test_a_view_does_not_vote_on_gaussians_that_its_mask_hides():
+    scene, seen = with_masks(tiny.scene(), dict.fromkeys(range(5), hole())), []
+
+    class Watching(NoDensify):
+        def wants_stats(self, step):
+            return True
+
+        def observe(self, step, render, camera):
+            seen.append((render.aux.visible, render.aux.means2d.detach(), render.aux.v_means2d, render.aux.radii))
+
+    run(replace(scene, test=()), densifier=Watching(), steps=5)
+    hidden = 0
+    for visible, means2d, v_means2d, radii in seen:
+        column, row = (means2d[:, i].long().clamp(0, side - 1) for i, side in ((0, 28), (1, 24)))
+        masked = torch.from_numpy(hole() == 0)[row, column]
+        moved = (v_means2d != 0).any(dim=1)
+        assert torch.equal(visible, (radii > 0) & (moved | ~masked))
+        hidden += int(((radii > 0) & ~visible).sum())
+    assert hidden > 0
+
+
+# ----------------------------------------------------------------------------------------------------- photos, memory
+def test_where_decoded_photos_wait_changes_no_number(tmp_path):
+    scene = tiny.scene(alpha=True)
+    hashes = [
+        digest(run(scene, steps=30, image_cache_mb=mb, checkpoints=folder).gaussians.tensors())
+        for mb, folder in ((100, None), (0, None), (0, tmp_path))
+    ]
+    assert len(set(hashes)) == 1
+
+
+def test_a_photo_that_vanishes_costs_nothing_that_was_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "DISK_SHARE", 0.0)  # or it would not be missed
+    scene = replace(tiny.scene(), test=())
+    lost, loads = scene.train[2].photo, []
+
+    def load(width, height):
+        loads.append(1)
+        if 3 <= len(loads) <= 5:
+            raise FileNotFoundError(2, "No such file or directory")
+        return lost.pixels
+
+    object.__setattr__(lost, "load", load)
+    more = {"steps": 30, "image_cache_mb": 0, "densifier": Adc(AdcConfig(begin=0.0, every=0.2, min_every_steps=1))}
+    with pytest.raises(SceneError, match=r"'02.png' was there when the scene was read") as caught:
+        run(scene, checkpoints=tmp_path / "c", **more)
+    saved = max((tmp_path / "c").glob("step_*"))
+    step = int(saved.stem.removeprefix("step_"))
+    assert step >= 10
+    assert caught.value.hint.endswith(f"Nothing is lost: the same command goes on after step {step}.")
+    loads[:] = [1] * 10  # the disk is back
+    object.__setattr__(scene.train[2].photo, "load", load)
+    resumed = run(scene, checkpoints=tmp_path / "c", **more)
+    assert any(f"Resumed after step {step}" in note for note in resumed.notes)
+    whole = run(replace(tiny.scene(), test=()), **more)
+    assert digest(resumed.gaussians.tensors()) == digest(whole.gaussians.tensors())
+
+
+def test_without_checkpoints_a_photo_that_vanishes_is_named_all_the_same():
+    scene = replace(tiny.scene(), test=())
+
+    def load(width, height):
+        raise OSError(5, "Input/output error")
+
+    object.__setattr__(scene.train[0].photo, "load", load)
+    with pytest.raises(SceneError, match="'00.png' .* cannot be read now: Input/output error") as caught:
+        run(scene)
+    assert "goes on" not in caught.value.hint
+
+
+def test_an_allocation_that_fails_in_a_step_is_out_of_memory_and_saved(tmp_path):
+    class Full(Recorder):
+        def __init__(self, error):
+            super().__init__()
+            self.error = error
+
+        def render(self, *args, **kwargs):
+            render = super().render(*args, **kwargs)
+            if len(self.calls) == 7:
+                raise self.error
+            return render
+
+    scene = replace(tiny.scene(), test=())
+    torchs = RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried")
+    for index, error in enumerate((MemoryError(), torchs)):
+        with pytest.raises(OutOfMemory, match="no memory for its next step") as caught:
+            run(scene, rasterizer=Full(error), checkpoints=tmp_path / str(index))
+        assert "goes on after step 6" in caught.value.hint and "max-size" in caught.value.hint
+    with pytest.raises(RuntimeError, match="of another kind"):
+        run(scene, rasterizer=Full(RuntimeError("of another kind")), checkpoints=tmp_path / "other")
+    assert not (tmp_path / "other").exists() or not list((tmp_path / "other").iterdir())
 
 
 def test_empty_and_emptied_models_are_refused():

@@ -63,6 +63,38 @@ def test_native_is_the_torch_version(size, ssim_weight):
     assert float(error) < 1e-4
 
 
+# Both ways of computing the loss: the native kernel, and torch in double.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pixels_that_do_not_count_have_no_error_and_no_gradient(dtype):
+    x, y = (t.to(dtype) for t in pair((20, 26)))
+    counts = torch.ones_like(x)
+    counts[3:12, 5:17] = 0
+    counts[19, 0] = 0
+    patched = torch.where(counts > 0, x, torch.full_like(x, float("nan"))).requires_grad_()
+    same = (x * counts).requires_grad_()
+    loss, plain = l1_dssim(patched, y, 0.2, counts), l1_dssim(same, y * counts, 0.2)
+    loss.backward()
+    plain.backward()
+    assert loss.item() == plain.item()
+    assert (patched.grad[counts == 0] == 0).all()
+    assert torch.equal(patched.grad[counts > 0], same.grad[counts > 0])
+
+
+def test_the_gradient_of_a_masked_loss_by_finite_differences():
+    x, y = (t.double() for t in pair((7, 6), seed=3))
+    counts = torch.ones_like(x)
+    counts[2:5, 1:4] = 0
+    assert torch.autograd.gradcheck(lambda r: l1_dssim(r, y, 0.2, counts), (x.requires_grad_(),), eps=1e-7, atol=1e-6)
+
+
+def test_a_pixel_weighs_the_same_however_much_is_masked():
+    x, y = pair((8, 8))
+    counts = torch.zeros_like(x)
+    counts[4, 4] = 1
+    error = (x - y)[4, 4].abs().sum() / x.numel()
+    assert float(l1_dssim(x, y, 0.0, counts)) == pytest.approx(float(error), rel=1e-5)
+
+
 def test_depth_pull_by_hand():
     depth = torch.tensor([[2.0, 5.0], [1.0, 1.0]], requires_grad=True)
     alpha = torch.tensor([[1.0, 1.0], [0.5, 1.0]])
