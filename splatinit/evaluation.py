@@ -3,6 +3,10 @@
 The ruler belongs to the scene: its test views, their size and its background. A render is clamped and rounded to 8 bit,
 saved, read back and then compared with the photo at the same size, so that anyone can recompute every number from the
 files (the protocol of Kerbl et al. 2023). Means are means over images.
+
+Where a photo has a mask, only its pixels that count are measured (see :mod:`splatinit.metrics`), and the mask is saved
+as masks/NAME.png, 255 where a pixel counts. Render and truth are saved whole; the error map is grey, and the contact
+sheet is dimmed, where nothing was measured. A view whose mask leaves no pixel is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import numpy as np
 
 from .errors import BackendError, FormatError, WeightsMissing
 from .progress import Progress, Silent
-from .types import Gaussians, Scene, View
+from .types import Gaussians, Pixels, Scene, View
 
 if TYPE_CHECKING:
     from .metrics import Lpips
@@ -48,6 +52,7 @@ class ImageScore:
     Attributes:
         name: of the view.      psnr: dB.      ssim: at most 1.      lpips: network → distance.
         render, truth, error: the pictures' paths relative to the evaluation folder, or None if nothing was saved.
+        mask: the mask's path, or None if every pixel counts or nothing was saved.
     """
 
     name: str
@@ -57,6 +62,7 @@ class ImageScore:
     render: str | None = None
     truth: str | None = None
     error: str | None = None
+    mask: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,7 @@ class EvalReport:
     """Scores of all test views, and their means.
 
     Attributes:
-        images: in order of the views.
+        images: in order of the views; without those that are masked completely.
         gaussians: how many were drawn.
         render_seconds: mean time of drawing one view, files and metrics not counted; None without test views.
         backend: the rasterizer that drew them.
@@ -109,6 +115,7 @@ class EvalReport:
                     "render": image.render,
                     "truth": image.truth,
                     "error": image.error,
+                    "mask": image.mask,
                 }
                 for image in self.images
             ],
@@ -148,13 +155,15 @@ def evaluate(
     """Score ``gaussians`` on the test views of ``scene``.
 
     Args:
-        out_dir: where renders/, truth/, errors/, contact_sheet.png and metrics.json are written; None writes nothing
-            (the numbers are the same: PNG keeps 8-bit colours as they are).
+        out_dir: where renders/, truth/, errors/, masks/, contact_sheet.png and metrics.json are written; None writes
+            nothing (the numbers are the same: PNG keeps 8-bit colours as they are).
 
     Raises:
         ConfigError: an unknown LPIPS network.
         BackendError: the rasterizer gave colours that are not finite.
+        SceneError, FormatError: a photo is gone or damaged.
     """
+    from .decoding import each_decoded
     from .io.atomic import write_json
 
     notes: list[str] = []
@@ -166,11 +175,15 @@ def evaluate(
 
     progress.start("evaluate", len(scene.test))
     scores, rows, seconds = [], [], 0.0
-    for index, view in enumerate(scene.test):
+    for index, (view, pixels) in enumerate(each_decoded(scene.test)):
+        if pixels.mask is not None and not pixels.mask.any():
+            notes.append(f"'{view.name}' is masked completely, and is not part of the scores.")
+            continue
         begun = time.perf_counter()
         image = draw(view, gaussians, scene.background, rasterizer=rasterizer, settings=settings)
         seconds += time.perf_counter() - begun
-        score, pictures = _score(view.name, image, photo(view, scene.background), networks, files, out_dir, notes)
+        truth = photo(pixels, scene.background)
+        score, pictures = _score(view.name, image, truth, pixels.mask, networks, files, out_dir, notes)
         scores.append(score)
         if index in shown:
             rows.append((score, pictures))
@@ -195,7 +208,8 @@ def evaluate(
 
 def files_of(report: EvalReport, out_dir: Path) -> list[Path]:
     """The files that :func:`evaluate` wrote for this report."""
-    pictures = [path for image in report.images for path in (image.render, image.truth, image.error) if path]
+    images = report.images
+    pictures = [path for image in images for path in (image.render, image.truth, image.error, image.mask) if path]
     sheet = ["contact_sheet.png"] if report.images else []
     return [out_dir / name for name in (*pictures, *sheet, "metrics.json")]
 
@@ -235,11 +249,10 @@ def draw(
     return to_uint8(rgb.numpy())
 
 
-def photo(view: View, background: tuple[float, float, float] | None) -> np.ndarray:
-    """The view's photo as [h, w, 3] uint8 at the working size, transparent parts composed over ``background``."""
+def photo(pixels: Pixels, background: tuple[float, float, float] | None) -> np.ndarray:
+    """A decoded photo as [h, w, 3] uint8, transparent parts composed over ``background``."""
     from .io.images import to_uint8
 
-    pixels = view.pixels()
     if pixels.alpha is None:
         return pixels.rgb
     alpha = pixels.alpha[..., None] / 255.0
@@ -264,6 +277,7 @@ def _score(
     name: str,
     image: np.ndarray,
     truth: np.ndarray,
+    mask: np.ndarray | None,
     networks: Mapping[str, Lpips | None],
     files: Mapping[str, str],
     out_dir: Path | None,
@@ -271,41 +285,48 @@ def _score(
 ) -> tuple[ImageScore, tuple[np.ndarray, ...]]:
     """Save the pictures of one view, and measure what was saved."""
     import torch
-    from PIL import Image
 
     from . import metrics
     from .errors import ShapeError
     from .io.images import write_png
-    from .report.figures import error_map
+    from .report.figures import dimmed, error_map
 
-    error = error_map(image, truth)
-    paths: dict[str, str | None] = {"render": None, "truth": None, "error": None}
+    error = error_map(image, truth, mask)
+    saved = {"render": image, "truth": truth, "error": error} | ({} if mask is None else {"mask": mask})
+    paths: dict[str, str | None] = dict.fromkeys(saved)
     if out_dir is not None:
-        paths = {kind: f"{folder}/{files[name]}" for kind, folder in _FOLDERS.items()}
-        for kind, picture in (("render", image), ("truth", truth), ("error", error)):
+        paths = {kind: f"{_FOLDERS[kind]}/{files[name]}" for kind in saved}
+        for kind, picture in saved.items():
             write_png(out_dir / paths[kind], picture)
-        with Image.open(out_dir / paths["render"]) as saved, Image.open(out_dir / paths["truth"]) as saved_truth:
-            image, truth = np.asarray(saved), np.asarray(saved_truth)
+        image, truth = (_read_png(out_dir / paths[kind]) for kind in ("render", "truth"))
     a, b = (torch.from_numpy(picture / 255.0) for picture in (image, truth))
+    counts = None if mask is None else torch.from_numpy(mask > 0)
 
     def unless_too_small(measure) -> float | None:
         try:
-            return measure(a, b)
+            return measure(a, b, counts)
         except ShapeError as problem:
             notes.append(f"Not measured: {problem}")
             return None
 
     score = ImageScore(
         name=name,
-        psnr=metrics.psnr(a, b),
+        psnr=metrics.psnr(a, b, counts),
         ssim=unless_too_small(metrics.ssim),
         lpips={net: None if lpips is None else unless_too_small(lpips) for net, lpips in networks.items()},
         **paths,
     )
-    return score, (truth, image, error)
+    return score, (dimmed(truth, mask), dimmed(image, mask), error)
 
 
-_FOLDERS = {"render": "renders", "truth": "truth", "error": "errors"}
+def _read_png(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+_FOLDERS = {"render": "renders", "truth": "truth", "error": "errors", "mask": "masks"}
 
 
 def _write_sheet(path: Path, rows: Sequence[tuple[ImageScore, tuple[np.ndarray, ...]]], report: EvalReport) -> None:

@@ -4,6 +4,10 @@ All take two [h, w, 3] sRGB images in [0, 1] and give one number. PSNR is over a
 al. 2004 with an 11 × 11 Gaussian window (σ 1.5 px) at the positions where it fits wholly inside the image, averaged
 over channels (the convention of scikit-image with ``gaussian_weights`` and of torchmetrics; the training loss of 3DGS
 pads with zeros instead, which gives other numbers); LPIPS is Zhang et al. 2018, version 0.1, inputs scaled to [−1, 1].
+
+Each takes a ``mask`` [h, w] bool, True where a pixel counts; None: all count. PSNR is then over the pixels that count;
+SSIM over the positions whose whole window counts; LPIPS sees the truth in place of the image where nothing counts, so
+that a position whose surroundings are all unknown adds 0 to its mean: compare it only between runs on the same masks.
 """
 
 from __future__ import annotations
@@ -29,16 +33,27 @@ SSIM_SIGMA = 1.5  # px
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
 
-def psnr(image: torch.Tensor, truth: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB for a peak of 1; infinite for equal images."""
-    _check_pair("psnr", image, truth, 1)
-    error = float((image.double() - truth.double()).square().mean())
-    return math.inf if error == 0 else -10 * math.log10(error)
+def psnr(image: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio in dB for a peak of 1; infinite for equal images.
+
+    Raises ShapeError when no pixel counts.
+    """
+    _check_pair("psnr", image, truth, 1, mask)
+    error = (image.double() - truth.double()).square()
+    if mask is not None:
+        error = error[mask]
+        if error.numel() == 0:
+            raise ShapeError("psnr: the mask leaves no pixel that counts.")
+    mean = float(error.mean())
+    return math.inf if mean == 0 else -10 * math.log10(mean)
 
 
-def ssim(image: torch.Tensor, truth: torch.Tensor) -> float:
-    """Structural similarity, at most 1 (Wang et al. 2004, eq. 13). Raises ShapeError when a side is below 11 px."""
-    _check_pair("ssim", image, truth, SSIM_WINDOW)
+def ssim(image: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None = None) -> float:
+    """Structural similarity, at most 1 (Wang et al. 2004, eq. 13).
+
+    Raises ShapeError when a side is below 11 px, or no 11 × 11 window counts as a whole.
+    """
+    _check_pair("ssim", image, truth, SSIM_WINDOW, mask)
     x, y = (value.double().permute(2, 0, 1)[:, None] for value in (image, truth))
     offset = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
     window = torch.exp(-0.5 * (offset / SSIM_SIGMA) ** 2)
@@ -51,14 +66,26 @@ def ssim(image: torch.Tensor, truth: torch.Tensor) -> float:
     var_x, var_y, covariance = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
     structure = (2 * covariance + SSIM_C2) / (var_x + var_y + SSIM_C2)
-    return float((luminance * structure).mean())
+    values = luminance * structure
+    if mask is not None:
+        # A window counts as a whole where the largest of "does not count" in it is 0.
+        whole = F.max_pool2d((~mask).float()[None], SSIM_WINDOW, stride=1)[0] == 0
+        values = values[:, 0, whole]
+        if values.numel() == 0:
+            raise ShapeError(f"ssim: no {SSIM_WINDOW}×{SSIM_WINDOW} px of the mask count as a whole.")
+    return float(values.mean())
 
 
-def _check_pair(name: str, image: torch.Tensor, truth: torch.Tensor, side: int) -> None:
+def _check_pair(name: str, image: torch.Tensor, truth: torch.Tensor, side: int, mask: torch.Tensor | None) -> None:
     if image.shape != truth.shape or image.ndim != 3 or image.shape[2] != 3:
         raise ShapeError(f"{name} needs two [h, w, 3] images, got {list(image.shape)} and {list(truth.shape)}.")
     if min(image.shape[:2]) < side:
         raise ShapeError(f"{name} needs images of at least {side}×{side} px, got {image.shape[1]}×{image.shape[0]} px.")
+    if mask is not None and (mask.shape != image.shape[:2] or mask.dtype != torch.bool):
+        raise ShapeError(
+            f"{name} needs a mask of {list(image.shape[:2])} bool, got {list(mask.shape)} "
+            f"{str(mask.dtype).removeprefix('torch.')}."
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- LPIPS
@@ -156,9 +183,11 @@ class Lpips:
         self._weights = _load_weights(net, find_weights(net) or _fetch_weights(net, progress))
 
     @torch.no_grad()
-    def __call__(self, image: torch.Tensor, truth: torch.Tensor) -> float:
+    def __call__(self, image: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None = None) -> float:
         """The distance of two [h, w, 3] images in [0, 1]. Raises ShapeError below 16 px (vgg) or 31 px (alex)."""
-        _check_pair(f"LPIPS ({self.net})", image, truth, _NETS[self.net].smallest)
+        _check_pair(f"LPIPS ({self.net})", image, truth, _NETS[self.net].smallest, mask)
+        if mask is not None:
+            image = torch.where(mask[..., None], image, truth)
         total = 0.0
         for level, (a, b) in enumerate(zip(self._features(image), self._features(truth), strict=True)):
             head = self._weights[f"lin{level}.model.1.weight"]

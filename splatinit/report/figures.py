@@ -12,6 +12,7 @@ import numpy as np
 # difference of a fifth of the range is plainly visible.
 ERROR_FULL = 0.2
 
+_UNMEASURED = (128, 128, 128)
 _PAPER, _INK, _MUTED = (255, 255, 255), (24, 24, 27), (113, 113, 122)
 _GAP = 8  # px between pictures
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -19,11 +20,25 @@ _FONT_SCALE = 0.42
 _LINE = 18  # px, height of a line of text
 
 
-def error_map(image: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The absolute difference of two uint8 images, averaged over channels: black (equal) to pale yellow (≥ 0.2)."""
+def error_map(image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """The absolute difference of two uint8 images, averaged over channels: black (equal) to pale yellow (≥ 0.2).
+
+    ``mask`` [h, w] uint8: grey where it is 0, which is no colour of the scale: nothing was measured there.
+    """
     difference = np.abs(image.astype(np.float32) - truth.astype(np.float32)).mean(axis=2) / 255.0
     level = np.clip(difference / ERROR_FULL, 0.0, 1.0)
-    return _inferno((level * 255.0 + 0.5).astype(np.uint8))
+    colours = _inferno((level * 255.0 + 0.5).astype(np.uint8))
+    if mask is not None:
+        colours[mask == 0] = _UNMEASURED
+    return colours
+
+
+def dimmed(picture: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """``picture`` drawn faintly on grey where ``mask`` [h, w] uint8 is 0; as it is where there is no mask."""
+    if mask is None:
+        return picture
+    faint = np.asarray(_UNMEASURED, np.float32) + 0.25 * (picture.astype(np.float32) - 128.0)
+    return np.where(mask[..., None] > 0, picture, np.clip(faint, 0, 255).astype(np.uint8))
 
 
 def _inferno(level: np.ndarray) -> np.ndarray:

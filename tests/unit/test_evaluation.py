@@ -16,10 +16,10 @@ from strategies import RasterCase
 
 from splatinit import metrics
 from splatinit.errors import BackendError, ConfigError, FormatError
-from splatinit.evaluation import EvalConfig, EvalReport, _spread, draw, evaluate, file_names, photo
+from splatinit.evaluation import EvalConfig, EvalReport, _spread, draw, evaluate, file_names, files_of, photo
 from splatinit.raster.base import RasterSettings
 from splatinit.raster.reference import ReferenceRasterizer
-from splatinit.report.figures import SheetRow, contact_sheet, error_map
+from splatinit.report.figures import SheetRow, contact_sheet, dimmed, error_map
 from splatinit.types import Pixels, Scene, View
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,6 +46,14 @@ class MemoryPhoto:
     @property
     def has_alpha(self) -> bool:
         return self.pixels.alpha is not None
+
+    @property
+    def has_mask(self) -> bool:
+        return self.pixels.mask is not None
+
+    @property
+    def has_depth(self) -> bool:
+        return False
 
     def load(self, width: int, height: int) -> Pixels:
         return self.pixels
@@ -157,12 +165,11 @@ def test_transparent_photos_are_composed_over_the_scenes_background() -> None:
     rgb = np.full((2, 2, 3), 100, dtype=np.uint8)
     alpha = np.array([[0, 255], [51, 128]], dtype=np.uint8)
     scene, gaussians = small_scene(views=1)
-    view = replace(scene.test[0], photo=MemoryPhoto("a.png", Pixels(rgb, alpha)))
     # 51 / 255 = 0.2 of 100 and 0.8 of white.
-    assert photo(view, (1.0, 1.0, 1.0))[..., 0].tolist() == [[255, 100], [224, 177]]
-    assert photo(view, None)[..., 0].tolist() == [[0, 100], [20, 50]]
+    assert photo(Pixels(rgb, alpha), (1.0, 1.0, 1.0))[..., 0].tolist() == [[255, 100], [224, 177]]
+    assert photo(Pixels(rgb, alpha), None)[..., 0].tolist() == [[0, 100], [20, 50]]
     nothing = gaussians.map(lambda tensor: tensor[:0])
-    drawn = draw(view, nothing, (1.0, 0.5, 0.0), rasterizer=ReferenceRasterizer(), settings=RasterSettings())
+    drawn = draw(scene.test[0], nothing, (1.0, 0.5, 0.0), rasterizer=ReferenceRasterizer(), settings=RasterSettings())
     assert (drawn == [255, 128, 0]).all()
 
 
@@ -193,6 +200,72 @@ def test_rows_of_the_sheet_are_spread() -> None:
     assert _spread(3, 8) == [0, 1, 2]
     assert _spread(15, 8) == [0, 2, 4, 6, 8, 10, 12, 14]
     assert _spread(0, 8) == []
+
+
+# ------------------------------------------------------------------------------------------------------ masks
+def masked(scene: Scene, masks: list[np.ndarray | None]) -> Scene:
+    """The scene with masks for its test views, and photos that are wrong where these are 0."""
+    test = []
+    for view, mask in zip(scene.test, masks, strict=True):
+        rgb = view.pixels().rgb
+        if mask is not None:
+            rgb = np.where(mask[..., None] > 0, rgb, 255 - rgb)
+        test.append(replace(view, photo=MemoryPhoto(view.name, Pixels(rgb, None, mask))))
+    return replace(scene, test=tuple(test))
+
+
+def corner(height: int = 32, width: int = 40) -> np.ndarray:
+    mask = np.full((height, width), 255, dtype=np.uint8)
+    mask[:12, :15] = 0
+    return mask
+
+
+def test_masked_scores_can_be_recomputed_from_the_files(tmp_path: Path) -> None:
+    scene, gaussians = small_scene(views=2)
+    plain = score(scene, gaussians)
+    report = score(masked(scene, [corner(), None]), gaussians, out_dir=tmp_path)
+    first, second = json.loads((tmp_path / "metrics.json").read_text())["images"]
+    assert (first["mask"], second["mask"]) == ("masks/images/0000.png", None)
+    mask = read(tmp_path / first["mask"])
+    assert (mask == corner()).all()
+    render, truth = (torch.from_numpy(read(tmp_path / first[kind]) / 255.0) for kind in ("render", "truth"))
+    counts = torch.from_numpy(mask > 0)
+    assert first["psnr"] == metrics.psnr(render, truth, counts)
+    assert first["ssim"] == metrics.ssim(render, truth, counts)
+    # The wrong part of the photo is not measured; the other view is as it was.
+    assert abs(first["psnr"] - plain.images[0].psnr) < 1 < abs(first["psnr"] - metrics.psnr(render, truth))
+    assert second["psnr"] == plain.images[1].psnr
+    error = read(tmp_path / first["error"])
+    assert (error[mask == 0] == 128).all() and not (error[mask > 0] == 128).all(axis=1).any()
+    assert EvalReport.from_json(report.to_json()) == report
+    assert [path for path in files_of(report, tmp_path) if not path.exists()] == []
+    assert tmp_path / "masks/images/0000.png" in files_of(report, tmp_path)
+
+
+def test_a_view_that_is_masked_completely_is_left_out() -> None:
+    scene, gaussians = small_scene(views=2)
+    plain = score(scene, gaussians)
+    report = score(masked(scene, [np.zeros((32, 40), np.uint8), None]), gaussians)
+    assert [image.name for image in report.images] == ["images/0001.jpg"]
+    assert report.psnr == plain.images[1].psnr
+    assert any("'images/0000.jpg' is masked completely" in note for note in report.notes)
+    nothing = score(masked(scene, [np.zeros((32, 40), np.uint8)] * 2), gaussians)
+    assert nothing.images == () and nothing.psnr is None and len(nothing.notes) == 2
+
+
+def test_a_mask_without_a_whole_window_has_psnr_only() -> None:
+    scene, gaussians = small_scene(views=1)
+    mask = np.full((32, 40), 255, dtype=np.uint8)
+    mask[::10] = 0
+    report = score(masked(scene, [mask]), gaussians)
+    assert report.psnr is not None and report.ssim is None
+    assert any("no 11×11 px of the mask" in note for note in report.notes)
+
+
+def test_a_dimmed_picture_keeps_what_counts() -> None:
+    picture = np.full((1, 2, 3), 250, dtype=np.uint8)
+    assert dimmed(picture, None) is picture
+    assert dimmed(picture, np.array([[255, 0]], np.uint8))[0, :, 0].tolist() == [250, 158]
 
 
 # ------------------------------------------------------------------------------------------------------ figures

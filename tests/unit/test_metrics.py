@@ -87,6 +87,63 @@ def test_ssim_of_an_image_below_its_window_is_refused() -> None:
         ssim(torch.zeros(10, 30, 3), torch.zeros(10, 30, 3))
 
 
+# ------------------------------------------------------------------------------------------------------ masks
+def mask_of(height: int, width: int) -> np.ndarray:
+    """A corner and single pixels do not count."""
+    mask = np.ones((height, width), dtype=bool)
+    mask[:4, :6] = False
+    mask[height - 2, [1, width - 2]] = False
+    return mask
+
+
+def test_psnr_is_over_the_pixels_that_count() -> None:
+    image, truth = pair(17, 23)
+    mask = mask_of(17, 23)
+    error = np.mean([((image - truth)[y, x] ** 2).numpy() for y in range(17) for x in range(23) if mask[y, x]])
+    assert_matches("psnr", psnr(image, truth, torch.from_numpy(mask)), -10 * math.log10(error), EXACT)
+    assert psnr(image, truth, torch.ones(17, 23, dtype=torch.bool)) == pytest.approx(psnr(image, truth), abs=1e-12)
+
+
+def test_ssim_is_over_the_windows_that_count_as_a_whole() -> None:
+    image, truth = pair(30, 27)
+    mask = mask_of(30, 27)
+    windows = [(y, x) for y in range(20) for x in range(17) if mask[y : y + 11, x : x + 11].all()]
+    assert 0 < len(windows) < 20 * 17
+    expected = np.mean([ssim(image[y : y + 11, x : x + 11], truth[y : y + 11, x : x + 11]) for y, x in windows])
+    assert_matches("ssim", ssim(image, truth, torch.from_numpy(mask)), expected, EXACT)
+
+
+@pytest.mark.parametrize("measure", [psnr, ssim])
+def test_pixels_that_do_not_count_change_nothing(measure) -> None:
+    image, truth = pair(30, 27)
+    mask = torch.from_numpy(mask_of(30, 27))
+    wrong = torch.where(mask[..., None], image, 1 - truth)
+    assert measure(wrong, truth, mask) == measure(image, truth, mask)
+
+
+def test_masks_that_leave_nothing_to_measure_are_refused() -> None:
+    image, truth = pair(12, 12)
+    with pytest.raises(ShapeError, match="psnr: the mask leaves no pixel"):
+        psnr(image, truth, torch.zeros(12, 12, dtype=torch.bool))
+    holes = torch.ones(12, 12, dtype=torch.bool)
+    holes[6, 6] = False
+    with pytest.raises(ShapeError, match="ssim: no 11×11 px of the mask count"):
+        ssim(image, truth, holes)
+    with pytest.raises(ShapeError, match=r"a mask of \[12, 12\] bool, got \[12, 11\] bool"):
+        psnr(image, truth, holes[:, 1:])
+    with pytest.raises(ShapeError, match=r"got \[12, 12\] uint8"):
+        psnr(image, truth, holes.byte())
+
+
+def test_lpips_sees_the_truth_where_nothing_counts(weights: Path) -> None:
+    lpips = Lpips("alex")
+    image, truth = pair(40, 40)
+    mask = torch.from_numpy(mask_of(40, 40))
+    wrong = torch.where(mask[..., None], image, 1 - truth)
+    assert lpips(wrong, truth, mask) == lpips(torch.where(mask[..., None], image, truth), truth)
+    assert lpips(image, truth, torch.zeros(40, 40, dtype=torch.bool)) == 0.0
+
+
 # ------------------------------------------------------------------------------------------------------ LPIPS
 def torch_layers(net: str) -> tuple[torch.nn.Sequential, tuple[int, ...]]:
     """The backbone as torchvision numbers its layers, and the five ReLUs whose outputs LPIPS compares."""
