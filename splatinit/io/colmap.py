@@ -6,10 +6,11 @@ from pathlib import Path
 
 from ..errors import FormatError, NoImages
 from ..types import ImageSet
-from .colmap_model import model_suffix, read_model
-from .images import list_images, missing_images
+from .colmap_model import ColmapModel, model_suffix, read_model
+from .images import find_image, list_images, missing_images
+from .masks import masks_beside
 from .read import ReadConfig, assemble
-from .scenefiles import find_photo, inside, posed, reduced_folder
+from .scenefiles import find_photo, inside, photo_folder, posed
 
 
 def _model_folder(root: Path) -> Path | None:
@@ -24,8 +25,9 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path, config: ReadConfig) -> ImageSet:
-    """Read a scene folder: a model in ``sparse/0``, ``sparse`` or the folder itself, photos in ``images_N`` (where it
-    fits ``config.downscale``), ``images`` or the folder itself.
+    """Read a scene folder: a model in ``sparse/0``, ``sparse`` or the folder itself, and photos in ``images_N`` (where
+    it fits ``config.downscale``), ``images``, the largest ``images_N`` or the folder itself. Masks are those of
+    ``masks`` or ``mask`` (see :func:`splatinit.io.masks.masks_beside`).
 
     Names of photos are COLMAP's, relative to the image folder. Photos of the folder that are not in the model are left
     out and counted, as are images of the model without a file.
@@ -42,8 +44,10 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
     model = read_model(folder)
     if not model.images:
         raise NoImages(f"{folder}: the COLMAP model has no images.", hint="Structure from motion registered nothing.")
-    reduced = reduced_folder(path, config.downscale)
-    image_folder = path / reduced if reduced else path / "images" if (path / "images").is_dir() else path
+    image_folder, left_to_do, folder_notes = photo_folder(path, config)
+    # Names may be relative to the scene's folder instead ("images/0001.jpg"), and so may those of a folder called rgb.
+    if image_folder is None or (not _any_photo(image_folder, model) and _any_photo(path, model)):
+        image_folder, left_to_do, folder_notes = path, config, []
     intrinsics = {key: cam.pinhole(f"{folder}, camera {key}") for key, cam in model.cameras.items()}
 
     photos, cameras, missing = [], {}, []
@@ -70,18 +74,23 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
         f"read as COLMAP: {place} + {shown} ({model_suffix(folder)[1:]}), {len(photos)} photos, "
         f"{len(model.points)} points" + (", lens distortion removed" if any(p.lenses for p in photos) else "")
     ]
+    notes += folder_notes
     if missing:
         notes.append(f"{len(missing)} of {len(model.images)} images of the model have no file and were skipped")
     outside = len(list_images(image_folder, recursive=image_folder != path)) - len(photos)
     if outside > 0:
         notes.append(f"{outside} photos of {place} are not in the model and are left out")
+    photos, mask_notes = masks_beside(photos, path, image_folder, config)
     return assemble(
         root=path,
         format="colmap",
         photos=photos,
         cameras=cameras,
-        config=config,
-        notes=notes,
+        config=left_to_do,
+        notes=notes + mask_notes,
         points=points,
-        reduced=reduced is not None,
     )
+
+
+def _any_photo(folder: Path, model: ColmapModel) -> bool:
+    return any(find_image(folder / inside(folder, image.name, str(folder))) for image in model.images.values())

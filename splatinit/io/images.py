@@ -8,6 +8,7 @@ as everywhere in the field.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,14 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import FormatError, NoImages, ShapeError
+from ..errors import FormatError, MissingExtra, NoImages, ShapeError
 from ..types import Pixels
 from .atomic import atomic_path
 from .lenses import Distortion, Lens, replacing_pinhole
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif", ".avif")
+# Folders of this name below a folder of photos hold what belongs to the photos, not further photos.
+COMPANIONS = ("masks", "mask", "depth", "depths")
 
 _EXIF_IFD = 0x8769
 _ORIENTATION = 0x0112
@@ -35,8 +38,19 @@ _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # FocalPlaneResolutionUnit:
 SURE = 127  # of 255: ARKit knows low, medium and high, which Polycam writes as 0, 127 and 255
 _DIAGONAL_35MM = math.hypot(36.0, 24.0)  # mm; "35 mm equivalent" keeps the diagonal angle (CIPA DCG-001)
 
-# What Pillow raises on damaged files, depending on where it notices.
-_UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, struct.error, Image.DecompressionBombError)
+# What Pillow and its plugins raise on damaged files, depending on where they notice.
+_UNREADABLE = (
+    EOFError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+# Brands of HEIF files with HEVC inside (phones call them .heic, .heif, and sometimes .jpg); Pillow reads AVIF itself.
+_HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -207,7 +221,7 @@ def probe_image(path: Path, name: str | None = None) -> ImageFile:
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             width, height = image.size
             file_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
             exif, camera_exif = _exif(image)
@@ -228,6 +242,28 @@ def probe_image(path: Path, name: str | None = None) -> ImageFile:
         orientation=orientation,
         focal_px=focal,
     )
+
+
+def _open(path: Path) -> Image.Image:
+    """Pillow's image, undecoded; HEIF through pillow-heif, which turns it upright itself and says so in its EXIF.
+
+    Raises MissingExtra when the file is HEIF and pillow-heif is not installed; what Pillow raises.
+    """
+    with open(path, "rb") as file:
+        head = file.read(64)
+    brands = {head[at : at + 4] for at in range(8, min(len(head), int.from_bytes(head[:4], "big")), 4)}
+    if head[4:8] == b"ftyp" and brands & _HEVC_BRANDS:
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise MissingExtra(
+                f"{path}: a HEIC photo, which needs pillow-heif to be read.",
+                hint='Install it: pip install "splatinit[heic]" (or convert the photos to JPEG).',
+                missing=("pillow_heif",),
+                path=path,
+            ) from error
+        pillow_heif.register_heif_opener()
+    return Image.open(path)
 
 
 def _exif(image: Image.Image) -> tuple[Mapping[int, Any], Mapping[int, Any]]:
@@ -265,7 +301,7 @@ def _unreadable(path: Path, error: BaseException) -> FormatError:
     reason = "not an image of a known format" if isinstance(error, UnidentifiedImageError) else str(error)
     return FormatError(
         f"{path}: the image cannot be read ({reason}).",
-        hint="Replace or remove this file; JPEG, PNG, TIFF and WebP with 8 or 16 bits are read.",
+        hint="Replace or remove this file; JPEG, PNG, TIFF, WebP, HEIC and AVIF are read.",
         path=path,
     )
 
@@ -273,7 +309,7 @@ def _unreadable(path: Path, error: BaseException) -> FormatError:
 def _decode(path: Path, orientation: int, with_alpha: bool) -> np.ndarray:
     """[h, w, 3] or, with alpha, [h, w, 4] uint8."""
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             if _is_deep(image):
                 pixels = _decode_deep(path)
                 if image.format != "TIFF" and orientation in _TRANSPOSE:
@@ -305,7 +341,11 @@ def _as_array(image: Image.Image, mode: str) -> np.ndarray:
 
 def _read_mask(path: Path, orientation: int, width: int, height: int) -> np.ndarray:
     """[height, width] uint8, 255 where the mask keeps the photo; any resolution of the photo's proportions."""
-    with_alpha = probe_image(path).file_alpha
+    mask = probe_image(path)
+    with_alpha, stored = mask.file_alpha, mask.as_stored()
+    # Some tools turn photos upright before they mask them, some do not; a quarter turn shows in the proportions.
+    if orientation >= 5 and not same_proportions(stored.height, stored.width, width, height):
+        orientation = 1
     pixels = _decode(path, orientation, with_alpha)
     grey = pixels[..., 3] if with_alpha else pixels.max(axis=2)
     # Some tools write 0 and 1 instead of 0 and 255.
@@ -401,10 +441,15 @@ def is_image(path: Path) -> bool:
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """The image files of a folder, sorted by their '/'-separated relative path."""
+    """The photos of a folder, sorted by their '/'-separated relative path; not its folders of masks and depth maps."""
     found = (path for path in (folder.rglob("*") if recursive else folder.glob("*")) if is_image(path))
-    visible = (p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-    return sorted((p for p in visible if p.is_file()), key=lambda p: p.relative_to(folder).as_posix())
+    photos = (path for path in found if not _is_beside(path.relative_to(folder)) and path.is_file())
+    return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _is_beside(relative: Path) -> bool:
+    *folders, name = relative.parts
+    return name.startswith(".") or any(each.startswith(".") or each.lower() in COMPANIONS for each in folders)
 
 
 def find_image(path: Path) -> Path | None:
@@ -412,7 +457,8 @@ def find_image(path: Path) -> Path | None:
 
     Scene files often name images without a suffix (Blender), or with the suffix of the full-size originals.
     """
-    if path.is_file():
+    # Unlike Path.is_file, os.path.isfile says no to names that no file system takes (they come from files).
+    if os.path.isfile(path):
         return path
     stems = [path.name]
     if path.suffix.lower() in SUFFIXES:
@@ -420,7 +466,7 @@ def find_image(path: Path) -> Path | None:
     for stem in stems:
         for suffix in SUFFIXES:
             for candidate in (path.with_name(stem + suffix), path.with_name(stem + suffix.upper())):
-                if candidate.is_file():
+                if os.path.isfile(candidate):
                     return candidate
     return None
 

@@ -64,7 +64,12 @@ def mask_folder(root: Path) -> Path | None:
 
 
 def masks_beside(
-    photos: Sequence[ImageFile], root: Path, image_folder: Path, config: ReadConfig, default: Role = "ignore"
+    photos: Sequence[ImageFile],
+    root: Path,
+    image_folder: Path,
+    config: ReadConfig,
+    default: Role = "ignore",
+    by_order: bool = False,
 ) -> tuple[list[ImageFile], list[str]]:
     """Photos with the masks that stand in ``masks/`` or ``mask/`` of the scene, and remarks on them.
 
@@ -74,9 +79,10 @@ def masks_beside(
     Args:
         root: the scene's folder.
         image_folder: the folder that holds the photos.
+        by_order: where no mask is named like a photo, the i-th mask is that of the i-th photo (IDR, NeuS).
 
     Raises:
-        FormatError: see :func:`with_mask`.
+        FormatError: see :func:`with_mask`; by order, another number of masks than of photos.
     """
     role, folder = mask_role(config, default), mask_folder(root)
     if role is None or folder is None:
@@ -85,13 +91,25 @@ def masks_beside(
     by_stem: dict[str, Path] = {}
     for name, file in files.items():
         by_stem.setdefault(str(PurePosixPath(name).with_suffix("")), file)
-    masked: list[ImageFile] = []
+    found: list[Path | None] = []
     for photo in photos:
         inside = photo.path.is_relative_to(image_folder)
         name = PurePosixPath(photo.path.relative_to(image_folder).as_posix() if inside else photo.path.name)
-        file = by_stem.get(str(name)) or by_stem.get(str(name.with_suffix("")))
-        masked.append(photo if file is None else with_mask(photo, file, role, config))
-    count = sum(photo.mask is not None for photo in masked)
+        found.append(by_stem.get(str(name)) or by_stem.get(str(name.with_suffix(""))))
+    count = sum(file is not None for file in found)
+    if not count and by_order:
+        if len(files) != len(photos):
+            raise FormatError(
+                f"{folder}: {len(files)} masks for {len(photos)} photos, and none is named like a photo; expected one "
+                "a photo, in the same order.",
+                hint="Restore the missing files, or read the scene without masks: data.masks=off.",
+                path=folder,
+            )
+        found, count = list(files.values()), len(files)
     if not count:
         return list(photos), [f"{folder.name}/ holds {len(files)} images, none of them named like a photo: no masks"]
+    masked = [
+        photo if file is None else with_mask(photo, file, role, config)
+        for photo, file in zip(photos, found, strict=True)
+    ]
     return masked, [mask_note(count, len(photos), f"{folder.name}/", role)]

@@ -8,11 +8,9 @@ from pathlib import Path
 from ..errors import NoImages
 from ..types import ImageSet
 from .images import list_images, probe_image
+from .masks import masks_beside
 from .read import ReadConfig, assemble
-
-# Where tools keep the photos of a scene when they are not in the folder itself.
-_FOLDERS = ("images", "input", "image", "rgb")
-_UNREAD_POSES = {"poses_bounds.npy": "LLFF", "cameras_sphere.npz": "IDR/NeuS", "cameras.npz": "IDR/NeuS"}
+from .scenefiles import IMAGE_FOLDERS
 
 
 def detect(path: Path) -> bool:
@@ -21,16 +19,19 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path, config: ReadConfig) -> ImageSet:
-    """Read the photos directly in ``path``; where there are none, those in and below images/, input/, image/ or rgb/.
+    """Read the photos directly in ``path``; where there are none, those in and below images/, image/, rgb/ or input/.
+
+    Masks are those of masks/ or mask/ in ``path`` (see :func:`splatinit.io.masks.masks_beside`).
 
     Raises:
         NoImages: none there; says what is there instead.
-        FormatError: a file with the suffix of an image is not one.
+        FormatError: a file with the suffix of an image is not one, or a mask does not fit its photo.
+        MissingExtra: a HEIC photo, and pillow-heif is not installed.
     """
     if not path.is_dir():
         raise NoImages(f"{path}: not a folder.", hint="Give the folder that holds your photos.")
     folder, files = path, list_images(path)
-    for name in _FOLDERS:
+    for name in IMAGE_FOLDERS:
         if files:
             break
         if (path / name).is_dir():
@@ -41,10 +42,8 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
     place = "" if folder == path else f" from {folder.name}/"
     focals = sum(photo.focal_px is not None for photo in photos)
     notes = [f"read as a plain folder: {len(photos)} photos{place}, {focals} with a focal length from EXIF"]
-    for name, format in _UNREAD_POSES.items():
-        if (path / name).is_file():
-            notes.append(f"{name} ({format} poses) is not read: the photos are taken without poses")
-    return assemble(root=path, format="photos", photos=photos, cameras={}, config=config, notes=notes)
+    photos, mask_notes = masks_beside(photos, path, folder, config)
+    return assemble(root=path, format="photos", photos=photos, cameras={}, config=config, notes=notes + mask_notes)
 
 
 def _none_found(path: Path) -> NoImages:
@@ -52,13 +51,13 @@ def _none_found(path: Path) -> NoImages:
     if below:
         there = ", ".join(f"{folder}/ ({count})" for folder, count in sorted(below.items())[:5])
         return NoImages(
-            f"{path}: no photos in the folder itself, nor in {', '.join(f'{name}/' for name in _FOLDERS)}; "
+            f"{path}: no photos in the folder itself, nor in {', '.join(f'{name}/' for name in IMAGE_FOLDERS)}; "
             f"other folders below it hold images: {there}.",
             hint="Give one of these folders.",
         )
     suffixes = Counter(file.suffix.lower() or "no suffix" for file in path.iterdir() if file.is_file())
     there = ", ".join(f"{count} × {suffix}" for suffix, count in suffixes.most_common(5)) or "nothing"
     return NoImages(
-        f"{path}: no photos found (files there: {there}); expected JPEG, PNG, TIFF or WebP.",
-        hint="Give the folder that holds your photos; convert HEIC or raw files to JPEG first.",
+        f"{path}: no photos found (files there: {there}); expected JPEG, PNG, TIFF, WebP, HEIC or AVIF.",
+        hint="Give the folder that holds your photos; convert raw files to JPEG first.",
     )

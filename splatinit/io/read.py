@@ -97,7 +97,9 @@ for _name, _summary in {
     "colmap": "COLMAP model (binary or text) in sparse/0, sparse or the folder itself, with images/ or images_N/",
     "blender": "NeRF-synthetic transforms_{train,test}.json with alpha and camera_angle_x",
     "nerfstudio": "nerfstudio or instant-ngp transforms.json, with or without lens distortion",
-    "photos": "plain folder of JPEG, PNG, TIFF or WebP photos, without poses",
+    "llff": "LLFF poses_bounds.npy with images/ or images_N/",
+    "idr": "IDR, NeuS or VolSDF cameras_sphere.npz or cameras.npz with image/ and mask/",
+    "photos": "plain folder of JPEG, PNG, TIFF, WebP, HEIC or AVIF photos, without poses",
 }.items():
     READERS.register(
         ReaderSpec(

@@ -10,8 +10,12 @@ import numpy as np
 
 from ..errors import FormatError, SceneError
 from ..types import Camera
-from .images import ImageFile, find_image, probe_image, same_proportions, undistorted
+from .images import ImageFile, find_image, is_image, probe_image, same_proportions, undistorted
 from .lenses import Distortion
+from .read import ReadConfig
+
+# Where tools keep the photos of a scene when they are not in the folder itself.
+IMAGE_FOLDERS = ("images", "image", "rgb", "input")
 
 
 def inside(root: Path, relative: str, where: str) -> PurePosixPath:
@@ -40,6 +44,36 @@ def reduced_folder(root: Path, downscale: float | None) -> str | None:
         return None
     name = f"images_{int(downscale)}"
     return name if (root / name).is_dir() else None
+
+
+def photo_folder(root: Path, config: ReadConfig) -> tuple[Path | None, ReadConfig, list[str]]:
+    """Where the photos of a benchmark's scene stand, how they are still to be reduced, and remarks.
+
+    ``images_N`` for ``config.downscale`` = N; else ``images`` (or ``image``, ``rgb``, ``input``); else the largest
+    ``images_N`` there is, of which ``config.downscale`` counts as done what N did.
+
+    Returns:
+        The folder, or None where there is none; the config that is left to do with the photos in it.
+    """
+    exact = reduced_folder(root, config.downscale)
+    if exact:
+        return root / exact, replace(config, downscale=1.0), []
+    for name in IMAGE_FOLDERS:
+        if _holds_images(root / name):
+            return root / name, config, []
+    factors = [int(path.name[7:]) for path in root.glob("images_*") if path.name[7:].isdecimal() and path.is_dir()]
+    factor = min((each for each in factors if each > 0 and _holds_images(root / f"images_{each}")), default=None)
+    if factor is None:
+        return None, config, []
+    if config.downscale is None:
+        return root / f"images_{factor}", config, []
+    left = config.downscale / factor
+    notes = [] if left >= 1 else [f"no photos reduced by {config.downscale:g} only: images_{factor} is taken as it is"]
+    return root / f"images_{factor}", replace(config, downscale=max(1.0, left)), notes
+
+
+def _holds_images(folder: Path) -> bool:
+    return folder.is_dir() and any(is_image(path) for path in folder.rglob("*"))
 
 
 def find_photo(root: Path, relative: PurePosixPath, name: str | None = None) -> ImageFile | None:
@@ -93,7 +127,8 @@ def posed(
     u, _, vt = np.linalg.svd(pose[:3, :3])
     pose[:3, :3] = u @ vt
     camera = replace(camera, cam_from_world=pose).resized(photo.width, photo.height)
-    photo, new_K = undistorted(photo, camera.K, distortion)
+    with np.errstate(all="ignore"):
+        photo, new_K = undistorted(photo, camera.K, distortion)
     return photo, replace(camera, K=new_K)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+import sys
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from splatinit.errors import FormatError, ShapeError
+from splatinit.errors import FormatError, MissingExtra, ShapeError
 from splatinit.io.images import find_image, list_images, probe_image, to_uint8, undistorted, write_png
 from splatinit.io.lenses import Distortion
 
@@ -90,6 +92,51 @@ def test_exif_orientation(tmp_path, suffix, orientation):
         stored = photo.as_stored()
         raw = stored.load(stored.width, stored.height).rgb
         assert np.abs(raw.astype(int) - blocks).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", ["heic", "jpg"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_heic_is_upright_whatever_it_is_called(tmp_path, suffix, orientation):
+    heif = pytest.importorskip("pillow_heif")
+    blocks = np.kron(RGB, np.ones((32, 32, 1), np.uint8))
+    height, width = blocks.shape[:2]
+    exif = Image.Exif()
+    exif[0x0112] = orientation  # pillow-heif writes it into the container too, as phones do
+    exif.get_ifd(0x8769)[0xA405] = 28
+    path = tmp_path / f"turned.{suffix}"
+    heif.encode("RGB", (width, height), blocks.tobytes(), path, quality=100, exif=exif.tobytes())
+    upright = np.rot90(blocks, {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
+    photo, pixels = load(path)
+    assert (photo.height, photo.width) == upright.shape[:2] and photo.orientation == 1
+    assert photo.focal_px == pytest.approx(28 / math.hypot(36, 24) * math.hypot(width, height))
+    inside = np.s_[8:-8:16, 8:-8:16]  # chroma is stored at half the resolution
+    assert np.abs(pixels.rgb.astype(int) - upright)[inside].max() <= 12
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(FormatError, match=rf"turned\.{suffix}: the image cannot be read"):
+        load(path)
+
+
+def test_heic_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic")
+    with pytest.raises(MissingExtra, match=r"a\.heic: a HEIC photo, which needs pillow-heif") as caught:
+        probe_image(tmp_path / "a.heic")
+    assert 'pip install "splatinit[heic]"' in caught.value.hint and caught.value.missing == ("pillow_heif",)
+    (tmp_path / "b.heic").write_bytes(b"\0\0\0\x18ftypjunk\0\0\0\0junkjunk")
+    with pytest.raises(FormatError, match=r"b\.heic: the image cannot be read \(not an image of a known format\)"):
+        probe_image(tmp_path / "b.heic")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_avif(tmp_path, orientation):
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    blocks = np.kron(RGB, np.ones((32, 32, 1), np.uint8))
+    Image.fromarray(blocks).save(tmp_path / "a.avif", quality=100, exif=exif, subsampling="4:4:4")
+    upright = np.rot90(blocks, {1: 0, 3: 2, 6: -1}[orientation])
+    assert np.abs(load(tmp_path / "a.avif")[1].rgb.astype(int) - upright).max() <= 12
 
 
 def test_exif_focal_length(tmp_path):

@@ -115,6 +115,52 @@ def epipolar_distance(F, a, b):
     return np.abs((np.c_[b, np.ones(len(b))] * lines).sum(1)) / np.linalg.norm(lines[:, :2], axis=1)
 
 
+@pytest.mark.parametrize(("name", "pairs", "limit"), [("horns", 5, 0.2), ("dtu_scan24", 4, 0.22)])
+def test_benchmark_poses_agree_with_matched_features(shared_data, name, pairs, limit):
+    """Epipolar errors of SIFT matches, and the depths at which they meet: axes, scale and pixel centres."""
+    images = read_images(shared_data / name, ReadConfig(masks="off"))
+    assert images.format == {"horns": "llff", "dtu_scan24": "idr"}[name]
+    bounds = np.load(shared_data / name / "poses_bounds.npy")[:, -2:] if name == "horns" else None
+    sift = cv2.SIFT_create(1500)
+    with_half, without_half = [], []
+    for index in np.linspace(12, 45, pairs).astype(int):
+        photos = images.photos[index : index + 2]
+        cameras = [images.cameras[photo.name] for photo in photos]
+        features = []
+        for photo in photos:
+            rgb = photo.load(*images.sizes[photo.name]).rgb
+            keys, described = sift.detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
+            features.append((np.array([key.pt for key in keys]) + 0.5, described))
+        (a, da), (b, db) = features
+        matches = cv2.BFMatcher().knnMatch(da, db, k=2)
+        good = [(m.queryIdx, m.trainIdx) for m, n in matches if m.distance < 0.7 * n.distance]
+        i, j = np.array(good).T
+        distance = epipolar_distance(fundamental(*cameras), a[i], b[j])
+        near = distance < 3
+        assert near.mean() > 0.5 and near.sum() > 30
+        with_half.append(np.median(distance[near]))
+        shifted = [camera.K - np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]) for camera in cameras]
+        without_half.append(np.median(epipolar_distance(fundamental(*cameras, *shifted), a[i], b[j])[near]))
+        P = [camera.K @ camera.cam_from_world[:3] for camera in cameras]
+        xyz = cv2.triangulatePoints(*P, a[i][near].T, b[j][near].T)
+        xyz = (xyz[:3] / xyz[3]).T
+        for camera, row in zip(cameras, range(index, index + 2), strict=True):
+            depth = project(camera, xyz)[1]
+            assert (depth > 0).mean() > 0.97
+            if bounds is not None:  # the file's nearest and farthest depth of this photo
+                assert ((depth > 0.8 * bounds[row, 0]) & (depth < 1.5 * bounds[row, 1])).mean() > 0.9
+    assert np.median(with_half) < limit
+    if name == "dtu_scan24":  # its matrices have integer pixel centres; LLFF's have no principal point at all
+        assert np.median(with_half) < np.median(without_half)
+
+
+def test_dtu_masks_show_the_object(shared_data):
+    images = read_images(shared_data / "dtu_scan24", ReadConfig(max_size=200))
+    assert "masks: 49 of 49 photos have one in mask/; masked pixels are transparent" in images.notes
+    shares = [images.photos[i].load(200, 150).alpha.mean() / 255 for i in (0, 24, 48)]
+    assert all(0.3 < share < 0.9 for share in shares) and images.background == (1.0, 1.0, 1.0)
+
+
 def test_synth_table_points_lie_on_the_depth_maps(shared_data):
     images = read_images(shared_data / "synth_table")
     assert len(images.photos) == 44 and len(images.test_names) == 6 and images.background == (1.0, 1.0, 1.0)
