@@ -49,14 +49,14 @@ def never() -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------- the stages
-def read(path: Path | str, config: Any = None, **settings: Any) -> ImageSet:
-    """Folder → ImageSet. ``settings`` are the fields of :class:`splatinit.io.read.ReadConfig` (max_size, downscale, …).
+def read(path: Path | str, config: Any = None, *, progress: Progress = Silent(), **settings: Any) -> ImageSet:
+    """Folder (or video) → ImageSet. ``settings`` are the fields of :class:`splatinit.io.read.ReadConfig` (max_size, downscale, …).
 
     Raises NoImages for fewer than two photos: nothing can be reconstructed from one.
     """
     from .io.read import ReadConfig, read_images
 
-    images = read_images(Path(path), config or settings_from_keywords(ReadConfig, settings, "read"))
+    images = read_images(Path(path), config or settings_from_keywords(ReadConfig, settings, "read"), progress)
     if len(images.photos) < 2:
         raise NoImages(
             f"{path} holds {len(images.photos)} photo; a scene needs at least two, and a good one twenty or more.",
@@ -358,7 +358,7 @@ class _Line:
             registry.load(choice.name)
         make_rasterizer(config.raster.name)
         progress.start("read")
-        images = read(path, config.data)
+        images = read(path, config.data, progress=progress)
         progress.finish(describe_images(images))
         for text in images.notes:
             progress.note(text)
@@ -492,7 +492,13 @@ def resolve_poser(config: RunConfig, images: ImageSet) -> Choice:
 
 def default_out(path: Path | str, config: RunConfig) -> Path:
     """``runs/<scene>-<init>`` under the current folder."""
-    return Path("runs") / f"{Path(path).resolve().name}-{config.init.name}"
+    return Path("runs") / f"{scene_name(path)}-{config.init.name}"
+
+
+def scene_name(path: Path | str) -> str:
+    """What outputs of a scene are called after: its folder's name, or its file's (a video) without the suffix."""
+    place = Path(path).resolve()
+    return place.stem if place.is_file() else place.name
 
 
 def describe_images(images: ImageSet) -> str:
@@ -524,7 +530,7 @@ def saved_config(folder: runs.RunFolder) -> RunConfig:
 def saved_scene(folder: runs.RunFolder, progress: Progress = Silent()) -> Scene:
     """The scene of an existing run: its photos are read again, its poses come from the run's cache."""
     config = saved_config(folder)
-    images = read(runs.read_json(folder.env)["inputs"]["scene"], config.data)
+    images = read(runs.read_json(folder.env)["inputs"]["scene"], config.data, progress=progress)
     return pose(images, resolve_poser(config, images), work_dir=folder.scene, progress=progress)
 
 

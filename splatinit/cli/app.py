@@ -356,6 +356,8 @@ def train(
       splatinit train scene/ scan.ply --steps 3000
       splatinit train scene/ runs/scene-random -o runs/again
     """
+    from ..pipeline import scene_name
+
     points = start_file(start)
     options = [
         *_reading(max_size, downscale, format, masks, frames, fps, allow_outside),
@@ -363,7 +365,7 @@ def train(
         f"init.path={points.resolve()}",
     ]
     stem = start.resolve().stem if start.is_file() and start.stem != "points" else _run_name(points)
-    _run_and_show(scene, out or Path("runs") / f"{scene.resolve().name}-{stem}", _config(config, options, settings))
+    _run_and_show(scene, out or Path("runs") / f"{scene_name(scene)}-{stem}", _config(config, options, settings))
 
 
 @command("eval", "The line")

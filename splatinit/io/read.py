@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ..errors import ConfigError, FormatError, NoImages
+from ..progress import Progress, Silent
 from ..registry import Registry, Spec, load_object
 from ..types import Camera, ImageSet, Photo, PointCloud
 
@@ -87,10 +88,16 @@ class ReadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderSpec(Spec):
-    """A Spec whose ``impl`` is ``read(path, config) -> ImageSet``, with ``detect`` → ``detect(path) -> bool``."""
+    """A Spec whose ``impl`` is ``read(path, config) -> ImageSet``, with ``detect`` → ``detect(path) -> bool``.
+
+    ``slow``: reading takes long, and ``read`` takes a third argument, the Progress that hears of it.
+    """
 
     detect: str
+    slow: bool = False
 
+
+_MODULES = {"video": "video_frames"}  # the module of a format that is not called like it
 
 READERS: Registry[ReaderSpec] = Registry("format")
 for _name, _summary in {
@@ -99,23 +106,26 @@ for _name, _summary in {
     "nerfstudio": "nerfstudio or instant-ngp transforms.json, with or without lens distortion",
     "llff": "LLFF poses_bounds.npy with images/ or images_N/",
     "idr": "IDR, NeuS or VolSDF cameras_sphere.npz or cameras.npz with image/ and mask/",
+    "video": "video (MP4, MOV, MKV, AVI, WebM), the sharpest frame of each window of time, without poses",
     "photos": "plain folder of JPEG, PNG, TIFF, WebP, HEIC or AVIF photos, without poses",
 }.items():
     READERS.register(
         ReaderSpec(
             name=_name,
-            impl=f"splatinit.io.{_name}:read",
-            detect=f"splatinit.io.{_name}:detect",
+            impl=f"splatinit.io.{_MODULES.get(_name, _name)}:read",
+            detect=f"splatinit.io.{_MODULES.get(_name, _name)}:detect",
             summary=_summary,
+            slow=_name == "video",
         )
     )
 
 
-def read_images(path: Path, config: ReadConfig = ReadConfig()) -> ImageSet:
-    """Read a folder of photos or a scene, whatever its format.
+def read_images(path: Path, config: ReadConfig = ReadConfig(), progress: Progress = Silent()) -> ImageSet:
+    """Read a folder of photos, a scene or a video, whatever its format.
 
     Args:
-        path: the folder, or a scene file in it (``transforms.json``).
+        path: the folder, a scene file in it (``transforms.json``), or a video file.
+        progress: hears of it where reading takes long (a video).
 
     Returns:
         The photos in order of their names, cameras and points where the folder has them, and the test split where
@@ -141,7 +151,8 @@ def read_images(path: Path, config: ReadConfig = ReadConfig()) -> ImageSet:
         others = [match for match in matches[1:] if match != "photos"]
         if others:
             notes = (f"also looks like {' and '.join(others)} (data.format={others[0]} reads that instead)",)
-    images = READERS.load(name)(path, config)
+    load = READERS.load(name)
+    images = load(path, config, progress) if READERS.spec(name).slow else load(path, config)
     if images.test_names is None:
         images = split_from_files(images)
     return replace(images, notes=images.notes + notes)
