@@ -25,9 +25,33 @@ can act on it without parsing the text.
 
 from __future__ import annotations
 
+import re
+
+_MESSAGE_LIMIT = 2000  # characters; a file can bring names of megabytes
+# What a terminal obeys instead of showing it: control characters, line ends, changes of the reading direction; and
+# halves of surrogate pairs, which cannot be printed at all.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """``text`` with every character that a terminal would obey shown as its escape, except those in ``keep``.
+
+    Names come from files that other people wrote: they must not be able to recolour, erase or forge what we print.
+    """
+    return _UNPRINTABLE.sub(lambda m: m[0] if m[0] in keep else m[0].encode("unicode_escape").decode(), text)
+
+
+def _shown(text: str) -> str:
+    text = printable(text)
+    if len(text) <= _MESSAGE_LIMIT:
+        return text
+    return f"{text[: _MESSAGE_LIMIT * 2 // 3]} […] {text[-_MESSAGE_LIMIT // 3 :]}"
+
 
 class SplatinitError(Exception):
     """Base of all errors a user can cause.
+
+    Control characters in the message are shown as escapes, and very long ones are cut in the middle.
 
     Args:
         message: what failed and where, what was got and what was expected, in one or two sentences.
@@ -36,9 +60,10 @@ class SplatinitError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None, **context: object) -> None:
+        message = _shown(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = None if hint is None else _shown(hint)
         self.context = context
         for key, value in context.items():
             setattr(self, key, value)

@@ -85,9 +85,10 @@ class Camera:
                 "expected positive numbers."
             )
         R = self.cam_from_world[:3, :3]
-        error = float(np.abs(R @ R.T - np.eye(3)).max())
-        determinant = float(np.linalg.det(R))
-        if error > 1e-3 or determinant < 0:
+        with np.errstate(all="ignore"):  # absurdly large numbers overflow; the NaN that may come of it is refused too
+            error = float(np.abs(R @ R.T - np.eye(3)).max())
+            determinant = float(np.linalg.det(R))
+        if not (error <= 1e-3 and determinant > 0):
             raise BadPoses(
                 f"{where}: the pose is not a rotation and a translation (max |R Rᵀ − I| = {error:.2g}, "
                 f"det R = {determinant:.3g}); expected an orthonormal, right-handed rotation.",

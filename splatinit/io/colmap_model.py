@@ -7,7 +7,7 @@ are cam_from_world with quaternions wxyz: the same as ours.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ..errors import BadPoses, FormatError
 from ..types import PointCloud, View
 from .atomic import write_bytes, write_text
 from .lenses import Distortion
+from .text import read_lines, to_floats, to_ints
 
 # COLMAP's models by id: name and number of parameters. All are parsed; only _READ can be turned into pinholes.
 _MODELS = {
@@ -103,7 +104,7 @@ class ColmapPoints:
 
     def cloud(self) -> PointCloud:
         """Positions and colours, in the order of the file."""
-        with np.errstate(over="ignore"):  # beyond float32 becomes inf, which PointCloud.check reports
+        with np.errstate(over="ignore", invalid="ignore"):  # not finite as float32: PointCloud.check reports it
             xyz = self.xyz.astype(np.float32)
         return PointCloud(xyz=xyz, rgb=self.rgb.astype(np.float32) / 255.0)
 
@@ -145,7 +146,7 @@ def read_model(folder: Path) -> ColmapModel:
     cameras = read_cameras(folder / f"cameras{suffix}")
     images = read_images(folder / f"images{suffix}")
     points_file = folder / f"points3D{suffix}"
-    points = read_points(points_file) if points_file.is_file() else _points([])
+    points = read_points(points_file) if points_file.is_file() else _points(points_file, [])
     names = {}
     for key, image in images.items():
         if image.camera_id not in cameras:
@@ -236,6 +237,7 @@ def _read_cameras_bin(path: Path) -> dict[int, ColmapCamera]:
             raise FormatError(f"{path}: camera {key} has the unknown model number {model}.", path=path)
         name, size = _MODELS[model]
         params = data.array(np.dtype("<f8"), size).copy()
+        _refuse_twice(path, "camera", key, cameras)
         cameras[key] = _camera(path, key, name, width, height, params)
     data.finish()
     return cameras
@@ -248,6 +250,9 @@ def _read_images_bin(path: Path) -> dict[int, ColmapImage]:
         key, *pose, camera_id = data.take(_IMAGE)
         name = data.text()
         observations = data.array(_OBSERVATION, data.count(_OBSERVATION.itemsize))
+        if not np.isfinite(observations["xy"]).all():
+            raise FormatError(f"{path}: image {key} has a feature whose position is not finite.", path=path)
+        _refuse_twice(path, "image", key, images)
         images[key] = ColmapImage(
             name=name,
             camera_id=camera_id,
@@ -269,10 +274,16 @@ def _read_points_bin(path: Path) -> ColmapPoints:
         data.at += track * _TRACK_ELEMENT
         rows.append((*row, track))
     data.finish()
-    return _points(rows)
+    return _points(path, rows)
 
 
-def _points(rows: Sequence[tuple]) -> ColmapPoints:
+def _points(path: Path, rows: Sequence[tuple]) -> ColmapPoints:
+    ids = {row[0] for row in rows}
+    if len(ids) < len(rows):
+        raise FormatError(
+            f"{path}: {len(rows) - len(ids)} of {len(rows)} points have the number of another one; expected one each.",
+            path=path,
+        )
     table = np.array(rows, dtype=np.float64).reshape(len(rows), 9)
     return ColmapPoints(
         ids=np.array([row[0] for row in rows], dtype=np.int64),
@@ -292,11 +303,7 @@ def _camera(path: Path, key: int, model: str, width: int, height: int, params: n
 # -------------------------------------------------------------------------------------------------------- text files
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number, stripped text) of all lines that are not comments; empty lines are kept."""
-    try:
-        text = path.read_bytes().decode()
-    except (UnicodeDecodeError, OSError) as error:
-        raise FormatError(f"{path}: cannot be read as text ({error}).", path=path) from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.startswith("#"):
             yield number, line.strip()
 
@@ -312,13 +319,15 @@ def _read_cameras_txt(path: Path) -> dict[int, ColmapCamera]:
         if not line:
             continue
         try:
-            key, model, width, height, *params = line.split()
-            numbers = np.array([float(value) for value in params])
-            if model in sizes and len(numbers) != sizes[model]:
+            words = line.split()
+            key, width, height = to_ints((words[0], *words[2:4]))
+            model, params = words[1], np.array(to_floats(words[4:]))
+            if model in sizes and len(params) != sizes[model]:
                 raise ValueError
-            cameras[int(key)] = _camera(path, int(key), model, int(width), int(height), numbers)
-        except ValueError as error:
+        except (ValueError, IndexError) as error:
             raise _bad_line(path, number, "CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]") from error
+        _refuse_twice(path, "camera", key, cameras)
+        cameras[key] = _camera(path, key, model, width, height, params)
     return cameras
 
 
@@ -330,27 +339,31 @@ def _read_images_txt(path: Path) -> dict[int, ColmapImage]:
             continue
         try:
             key, *pose, camera_id, name = line.split(maxsplit=9)
-            numbers = [float(value) for value in pose]
+            numbers = to_floats(pose)
             if len(numbers) != 7:
                 raise ValueError
-            image_id, camera = int(key), int(camera_id)
+            image_id, camera = to_ints((key, camera_id))
         except ValueError as error:
             raise _bad_line(path, number, "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME") from error
         # The second line of an image holds its features, and is empty when it has none.
         number, features = next(lines, (number, ""))
         try:
-            table = np.array(features.split(), dtype=np.float64).reshape(-1, 3)
-            if not np.isfinite(table).all():
+            words = features.split()
+            xs, ys, ids = to_floats(words[0::3]), to_floats(words[1::3]), to_ints(words[2::3])
+            xys = np.stack([xs, ys], axis=1) if xs else np.empty((0, 2))
+            point_ids = np.array(ids, dtype=np.int64)
+            if len(words) % 3 or not np.isfinite(xys).all():
                 raise ValueError
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise _bad_line(path, number, "triples X Y POINT3D_ID") from error
+        _refuse_twice(path, "image", image_id, images)
         images[image_id] = ColmapImage(
             name=name,
             camera_id=camera,
             qvec=np.array(numbers[:4]),
             tvec=np.array(numbers[4:]),
-            xys=table[:, :2].copy(),
-            point3D_ids=table[:, 2].astype(np.int64),
+            xys=xys,
+            point3D_ids=point_ids,
         )
     return images
 
@@ -362,17 +375,22 @@ def _read_points_txt(path: Path) -> ColmapPoints:
             continue
         fields = line.split()
         try:
-            colour = [int(value) for value in fields[4:7]]
+            key, *colour = to_ints((fields[0], *fields[4:7]))
             if len(fields) < 8 or len(fields) % 2 or not all(0 <= value <= 255 for value in colour):
                 raise ValueError
-            xyz = [float(value) for value in fields[1:4]]
-            key = int(fields[0])
-            if not 0 <= key < 2**63:
+            *xyz, error_px = to_floats((*fields[1:4], fields[7]))
+            # The track is not kept; but a number that is none shows that lines were joined or cut.
+            if not 0 <= key < 2**63 or not all(map(str.isdecimal, fields[8:])):
                 raise ValueError
-            rows.append((key, *xyz, *colour, float(fields[7]), (len(fields) - 8) // 2))
+            rows.append((key, *xyz, *colour, error_px, (len(fields) - 8) // 2))
         except ValueError as error:
             raise _bad_line(path, number, "POINT3D_ID X Y Z R G B ERROR TRACK[] as (IMAGE_ID, POINT2D_IDX)") from error
-    return _points(rows)
+    return _points(path, rows)
+
+
+def _refuse_twice(path: Path, what: str, key: int, known: Container[int]) -> None:
+    if key in known:
+        raise FormatError(f"{path}: {what} {key} is there twice; expected one record for each number.", path=path)
 
 
 # ----------------------------------------------------------------------------------------------------------- writing

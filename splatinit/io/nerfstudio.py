@@ -26,6 +26,7 @@ from .masks import mask_note, mask_role, with_mask
 from .pointcloud import read_ply_points
 from .read import ReadConfig, apply_split, assemble, read_json, string_list
 from .scenefiles import find_photo, inside, posed, reduced_folder
+from .text import to_array
 
 FILE = "transforms.json"
 DEPTH_UNIT = 0.001  # metres a step, nerfstudio's default: millimetres
@@ -225,9 +226,9 @@ def opencv_from_opengl(matrix: Any, where: str) -> np.ndarray:
     ``Camera.check``. Raises BadPoses when ``matrix`` is not 4×4 or 3×4 numbers.
     """
     try:
-        world_from_cam = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadPoses(f"{where}: 'transform_matrix' is not a matrix of numbers.") from error
+        world_from_cam = to_array(matrix)
+    except ValueError as error:
+        raise BadPoses(f"{where}: 'transform_matrix' is not a matrix of numbers ({error}).") from error
     if world_from_cam.shape not in ((4, 4), (3, 4)):
         raise BadPoses(
             f"{where}: 'transform_matrix' has shape {list(world_from_cam.shape)}; expected [4, 4] or [3, 4]."

@@ -27,10 +27,15 @@ _ORDER = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "="}
 
 @dataclass
 class _Element:
+    """``fields``: name and kind; a list has two kinds, of its length and of its items."""
+
     name: str
     count: int
-    fields: list[tuple[str, str]]
-    has_lists: bool = False
+    fields: list[tuple[str, str | tuple[str, str]]]
+
+    @property
+    def has_lists(self) -> bool:
+        return any(isinstance(kind, tuple) for _, kind in self.fields)
 
 
 def read_vertices(path: Path) -> np.ndarray:
@@ -46,10 +51,11 @@ def read_vertices(path: Path) -> np.ndarray:
         raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
     format, elements, start = _header(path, data)
     names = [element.name for element in elements]
-    if "vertex" not in names:
-        raise FormatError(f"{path}: has no element 'vertex'.", path=path)
+    if names.count("vertex") != 1:
+        found = f"{names.count('vertex')} elements" if names.count("vertex") else "no element"
+        raise FormatError(f"{path}: has {found} 'vertex'; expected one.", path=path)
     index = names.index("vertex")
-    before, vertex = elements[:index], elements[index]
+    before, vertex, after = elements[:index], elements[index], elements[index + 1 :]
     if any(element.has_lists and element.count for element in before):
         raise FormatError(f"{path}: lists stand before the vertices; expected the vertices first.", path=path)
     if vertex.has_lists:
@@ -59,7 +65,8 @@ def read_vertices(path: Path) -> np.ndarray:
     order = _ORDER[format]
     dtype = np.dtype([(name, order + kind) for name, kind in vertex.fields])
     if format == "ascii":
-        return _ascii(path, data[start:], sum(element.count for element in before), vertex.count, dtype)
+        counts = [sum(element.count for element in part) for part in (before, after)]
+        return _ascii(path, data[start:], counts[0], vertex.count, counts[1], dtype)
     for element in before:
         start += element.count * sum(np.dtype(kind).itemsize for _, kind in element.fields)
     have = max(0, len(data) - start)
@@ -70,13 +77,69 @@ def read_vertices(path: Path) -> np.ndarray:
             hint="The file is truncated: copy or export it again.",
             path=path,
         )
-    if index == len(elements) - 1 and vertex.count * dtype.itemsize < have:
+    end = start + vertex.count * dtype.itemsize
+    for element in after:
+        end = _end_of(path, data, end, element, order)
+    if end < len(data):
         raise FormatError(
-            f"{path}: {have - vertex.count * dtype.itemsize} bytes follow the {vertex.count} vertices of the header; "
-            "expected the end of the file.",
+            f"{path}: {len(data) - end} bytes follow the {vertex.count} vertices"
+            + (f" and the {' and '.join(element.name for element in after)} data" if after else "")
+            + " of the header; expected the end of the file.",
             path=path,
         )
     return np.frombuffer(data, dtype, vertex.count, start).astype(dtype.newbyteorder("="))
+
+
+def _end_of(path: Path, data: bytes, start: int, element: _Element, order: str) -> int:
+    """Where an element that is not read ends: a wrong number of vertices shows only in what follows them."""
+    lists = [kind for _, kind in element.fields if isinstance(kind, tuple)]
+    smallest = sum(np.dtype(kind[0] if isinstance(kind, tuple) else kind).itemsize for _, kind in element.fields)
+
+    def too_short() -> FormatError:
+        return FormatError(
+            f"{path}: the header promises {element.count} × '{element.name}', but the file ends within them.",
+            hint="The file is truncated, or a count in its header is wrong: copy or export it again.",
+            path=path,
+        )
+
+    if start + element.count * smallest > len(data):
+        raise too_short()
+    if not lists:
+        return start + element.count * smallest
+    if element.count == 0:
+        return start
+
+    def record(at: int) -> tuple[np.dtype, list[int]]:
+        """The layout of the record that stands at ``at``, with the lengths of its lists."""
+        parts, lengths = [], []
+        for number, (_, kind) in enumerate(element.fields):
+            if not isinstance(kind, tuple):
+                parts.append((f"f{number}", order + kind))
+                continue
+            spot = at + np.dtype(parts).itemsize
+            length = np.dtype(order + kind[0])
+            if spot + length.itemsize > len(data):
+                raise too_short()
+            items = int(np.frombuffer(data, length, 1, spot)[0])
+            if not 0 <= items <= len(data):
+                raise too_short()
+            lengths.append(items)
+            parts += [(f"n{number}", length), (f"f{number}", order + kind[1], (items,))]
+        return np.dtype(parts), lengths
+
+    # Nearly always, all lists of a mesh are of one length, and the whole element is a table.
+    layout, lengths = record(start)
+    if start + element.count * layout.itemsize <= len(data):
+        table = np.frombuffer(data, layout, element.count, start)
+        counts = [table[name] for name in layout.names if name.startswith("n")]
+        if all((column == length).all() for column, length in zip(counts, lengths, strict=True)):
+            return start + element.count * layout.itemsize
+    at = start
+    for _ in range(element.count):
+        at += record(at)[0].itemsize
+        if at > len(data):
+            raise too_short()
+    return at
 
 
 def _header(path: Path, data: bytes) -> tuple[str, list[_Element], int]:
@@ -87,9 +150,9 @@ def _header(path: Path, data: bytes) -> tuple[str, list[_Element], int]:
 
     if not data.startswith((b"ply\n", b"ply\r")):
         raise wrong("it does not begin with 'ply'")
-    marker = data.find(b"end_header", 0, _HEADER_LIMIT)
+    marker = data.find(b"\nend_header", 0, _HEADER_LIMIT) + 1
     newline = data.find(b"\n", marker)
-    if marker < 0 or newline < 0 or data[marker:newline].strip() != b"end_header":
+    if marker == 0 or newline < 0 or data[marker:newline].strip() != b"end_header":
         raise wrong("its header has no end")
     format: str | None = None
     elements: list[_Element] = []
@@ -97,16 +160,14 @@ def _header(path: Path, data: bytes) -> tuple[str, list[_Element], int]:
         words = raw.decode("ascii", "replace").split()
         if not words or words[0] in ("comment", "obj_info"):
             continue
-        if words[0] == "format" and len(words) == 3 and words[1] in _ORDER:
+        if words[0] == "format" and len(words) == 3 and words[1] in _ORDER and words[2] == "1.0" and format is None:
             format = words[1]
         elif words[0] == "element" and len(words) == 3 and words[2].isascii() and words[2].isdigit():
             elements.append(_Element(words[1], int(words[2]), []))
-        elif words[0] == "property" and elements and len(words) == 5 and words[1] == "list":
-            elements[-1].has_lists = True
-        elif words[0] == "property" and elements and len(words) == 3 and words[1] in _TYPES:
-            if words[2] in dict(elements[-1].fields):
-                raise wrong(f"the property '{words[2]}' is there twice")
-            elements[-1].fields.append((words[2], _TYPES[words[1]]))
+        elif words[0] == "property" and elements and (kind := _kind(words[1:-1])) is not None:
+            if words[-1] in dict(elements[-1].fields):
+                raise wrong(f"the property '{words[-1]}' is there twice")
+            elements[-1].fields.append((words[-1], kind))
         else:
             raise wrong(f"the header line '{' '.join(words)[:80]}' is not understood")
     if format is None:
@@ -114,7 +175,17 @@ def _header(path: Path, data: bytes) -> tuple[str, list[_Element], int]:
     return format, elements, newline + 1
 
 
-def _ascii(path: Path, data: bytes, skip: int, count: int, dtype: np.dtype) -> np.ndarray:
+def _kind(words: list[str]) -> str | tuple[str, str] | None:
+    """What a property holds: a number, or with ``list`` a list of them; None where it is not understood."""
+    if len(words) == 1:
+        return _TYPES.get(words[0])
+    if len(words) == 3 and words[0] == "list" and words[1] in _TYPES and words[2] in _TYPES:
+        length = _TYPES[words[1]]
+        return (length, _TYPES[words[2]]) if length[0] in "iu" else None
+    return None
+
+
+def _ascii(path: Path, data: bytes, skip: int, count: int, more: int, dtype: np.dtype) -> np.ndarray:
     lines = [line for line in data.splitlines() if line.strip()]
     if skip + count > len(lines):
         raise FormatError(
@@ -122,11 +193,18 @@ def _ascii(path: Path, data: bytes, skip: int, count: int, dtype: np.dtype) -> n
             hint="The file is truncated: copy or export it again.",
             path=path,
         )
+    if len(lines) != skip + count + more:
+        raise FormatError(
+            f"{path}: {len(lines)} lines follow the header, which promises {skip + count + more} ({count} vertices).",
+            hint="The file is damaged, or a count in its header is wrong: copy or export it again.",
+            path=path,
+        )
     rows = []
     for index, line in enumerate(lines[skip : skip + count]):
         words = line.split()
         try:
-            if len(words) != len(dtype.names):
+            # Python's float also takes 1_000 for a number.
+            if len(words) != len(dtype.names) or b"_" in line:
                 raise ValueError
             rows.append([float(word) for word in words])
         except ValueError as error:
@@ -140,9 +218,10 @@ def _ascii(path: Path, data: bytes, skip: int, count: int, dtype: np.dtype) -> n
         if dtype[name].kind in "iu":
             limits = np.iinfo(dtype[name])
             values = table[:, column]
-            if not ((values >= limits.min) & (values <= limits.max)).all():
+            if not ((values >= limits.min) & (values <= limits.max) & (values == np.rint(values))).all():
                 raise FormatError(f"{path}: '{name}' has a value that its type {dtype[name]} cannot hold.", path=path)
-        vertices[name] = table[:, column]
+        with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the callers' checks report
+            vertices[name] = table[:, column]
     return vertices
 
 
@@ -161,5 +240,5 @@ def columns(vertices: np.ndarray, names: tuple[str, ...]) -> np.ndarray | None:
     """[n, len(names)] float32 of these properties, or None where one is absent."""
     if any(name not in vertices.dtype.names for name in names):
         return None
-    with np.errstate(over="ignore"):  # a double beyond float32 becomes inf, which the callers' checks report
+    with np.errstate(over="ignore", invalid="ignore"):  # not finite as float32: the callers' checks report it
         return np.stack([vertices[name].astype(np.float32) for name in names], axis=1)

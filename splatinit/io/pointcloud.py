@@ -39,8 +39,8 @@ def read_ply_points(path: Path) -> PointCloud:
     for names in _COLOURS:
         found = columns(vertices, names)
         if found is not None:
-            kind = vertices.dtype[names[0]]
-            rgb = found / np.float32(np.iinfo(kind).max) if kind.kind in "iu" else found
+            kinds = [vertices.dtype[name] for name in names]
+            rgb = found / np.float32([np.iinfo(kind).max if kind.kind in "iu" else 1 for kind in kinds])
             break
     if np.isfinite(rgb).all() and rgb.size and not (rgb.min() >= 0 and rgb.max() <= 1):
         raise FormatError(

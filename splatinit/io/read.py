@@ -6,7 +6,6 @@ To add a format: write ``io/NAME.py`` with ``detect(path) -> bool`` (cheap: look
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from ..errors import ConfigError, FormatError, NoImages
 from ..progress import Progress, Silent
 from ..registry import Registry, Spec, load_object
 from ..types import Camera, ImageSet, Photo, PointCloud
+from . import text
 
 TEST_EVERY = 8  # Mip-NeRF 360's and 3DGS's protocol: index % 8 == 0 of the sorted names
 
@@ -303,17 +303,8 @@ def split_from_files(images: ImageSet) -> ImageSet:
 
 
 def read_json(path: Path) -> dict:
-    """A JSON file whose top is an object. Raises FormatError that names the line of a mistake."""
-    try:
-        data = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise FormatError(
-            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).", path=path
-        ) from error
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise FormatError(f"{path}: not a JSON text file ({error}).", path=path) from error
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
+    """A JSON file whose top is an object. Raises FormatError, see :func:`splatinit.io.text.read_json`."""
+    data = text.read_json(path)
     if not isinstance(data, dict):
         raise FormatError(f"{path}: the top is a {type(data).__name__}; expected an object {{...}}.", path=path)
     return data
@@ -336,11 +327,7 @@ def _tails(name: str) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise FormatError(f"{path}: cannot be read as text ({error}).", path=path) from error
-    lines = (line.split("#", 1)[0].strip() for line in text.splitlines())
+    lines = (line.split("#", 1)[0].strip() for line in text.read_lines(path))
     return [line for line in lines if line]
 
 

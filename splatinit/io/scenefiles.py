@@ -89,6 +89,39 @@ def find_photo(root: Path, relative: PurePosixPath, name: str | None = None) -> 
 
 def posed(
     photo: ImageFile,
+def without_skew(K: np.ndarray, height: int, where: str) -> np.ndarray:
+    """K [3, 3] px of an image ``height`` px high, its skew set to 0 where it is of the size of rounding.
+
+    Raises BadPoses, naming ``where``, when that would move pixels visibly.
+    """
+    moved = abs(K[0, 1]) * height / (2 * abs(K[1, 1]))
+    if moved > _SKEW_LIMIT:
+        raise BadPoses(
+            f"{where}: a skew of {K[0, 1]:.3g} px, which moves pixels by up to {moved:.2g} px; expected a camera with "
+            f"square pixels (up to {_SKEW_LIMIT:g} px are ignored).",
+            hint="Is this the camera of a photo as it was taken, or of one that was rectified or turned?",
+        )
+    K = K.copy()
+    K[0, 1] = 0.0
+    return K
+
+
+def opencv_pose(world_from_cam: np.ndarray, where: str) -> np.ndarray:
+    """[4, 4] cam_from_world of a camera-to-world [4, 4] or [3, 4], both in OpenCV axes.
+
+    The rotation is inverted by transposing it, so that a scaled or mirrored matrix is still recognised as such by
+    ``Camera.check``. Raises BadPoses, naming ``where``, when the last row is not 0 0 0 1.
+    """
+    if world_from_cam.shape == (4, 4) and not np.allclose(world_from_cam[3], (0, 0, 0, 1), atol=1e-6):
+        raise BadPoses(f"{where}: the last row of the pose is {world_from_cam[3]}; expected 0 0 0 1.")
+    R = world_from_cam[:3, :3].T
+    pose = np.eye(4)
+    pose[:3, :3] = R
+    with np.errstate(all="ignore"):  # what is not finite here is refused by Camera.check
+        pose[:3, 3] = -R @ world_from_cam[:3, 3]
+    return pose
+
+
     K: np.ndarray,
     cam_from_world: np.ndarray,
     size: tuple[int, int] | None,

@@ -1,0 +1,56 @@
+"""``python -m tests.fuzz``: damaged input for every reader, and a table of what became of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .engine import Stage, reset, run_target, scratch, table, worker_main
+from .targets import TARGETS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--target", default="all", help=f"all, or names with commas between: {', '.join(TARGETS)}")
+    parser.add_argument("--cases", type=int, default=10_000, help="of each target")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same cases")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--engine", choices=("own", "hypothesis", "atheris"), default="own")
+    parser.add_argument("--seconds", type=int, default=60, help="of each target, for --engine atheris")
+    parser.add_argument("--show", type=int, metavar="CASE", help="run this one case and show everything about it")
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        name, seed, first, last = options.worker
+        worker_main(TARGETS[name], int(seed), int(first), int(last))
+        return 0
+    names = list(TARGETS) if options.target == "all" else options.target.split(",")
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown:
+        parser.error(f"unknown target {', '.join(unknown)}; there are {', '.join(TARGETS)}")
+    if options.show is not None:
+        return show(names[0], options.seed, options.show)
+    tallies = []
+    for name in names:
+        tallies.append(run_target(name, options.seed, options.cases, options.first))
+        print(table(tallies[-1:]).splitlines()[0 if len(tallies) == 1 else 1 :][0], flush=True)
+        if len(tallies) == 1:
+            print(table(tallies[-1:]).splitlines()[1], flush=True)
+        for finding in tallies[-1].findings[:10]:
+            print(f"  case {finding['index']} of seed {options.seed}: {finding['file']}: {finding['damage']}")
+            print("    " + finding["detail"].strip().replace("\n", "\n    "), flush=True)
+    return 1 if any(tally.findings for tally in tallies) else 0
+
+
+def show(name: str, seed: int, index: int) -> int:
+    with scratch() as folder:
+        stage = Stage(TARGETS[name], Path(folder) / "scene")
+        case = stage.case(seed, index)
+        print(f"{case.outcome}\n{case.file}: {case.damage}\n{case.detail}")
+        reset(Path(folder) / "scene")
+    return 1 if case.outcome == "finding" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

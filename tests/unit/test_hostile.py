@@ -1,0 +1,306 @@
+"""What damaged and hostile files once did to a reader (found by tests/fuzz), each by its name."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from splatinit.errors import BadPoints, BadPoses, FormatError, SceneError, SplatinitError, printable
+from splatinit.io.cameras import read_cameras
+from splatinit.io.colmap_model import read_model
+from splatinit.io.pointcloud import read_ply_points
+from splatinit.io.read import read_images
+from splatinit.io.text import read_json, read_lines, to_array, to_floats, to_ints
+
+
+# ------------------------------------------------------------------------------------------------------ error messages
+def test_messages_show_control_characters_instead_of_sending_them():
+    error = SplatinitError("a\x1b[31mb\nc\u202ed\ud800", hint="do\rthis")
+    assert error.message == r"a\x1b[31mb\nc\u202ed\ud800" and error.hint == r"do\rthis"
+    assert str(error) == f"{error.message}\n  {error.hint}"
+    assert printable("tab\tline\n", keep="\n") == "tab\\tline\n"
+
+
+def test_messages_are_bounded():
+    error = SplatinitError("begins " + "x" * 100_000 + " ends.")
+    assert len(error.message) < 2100 and error.message.startswith("begins ") and error.message.endswith(" ends.")
+
+
+# --------------------------------------------------------------------------------------------------------- text, JSON
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"one\ntw\x1bo\n", r"line 2: holds the control character '\\x1b'"),
+        ("a\u2028b".encode(), "line 1: holds the control character"),
+        (b"a\rb", r"control character '\\r'"),
+        (b"\xff", "cannot be read as text"),
+    ],
+)
+def test_text_files_hold_plain_text(tmp_path, data, says):
+    (tmp_path / "names.txt").write_bytes(data)
+    with pytest.raises(FormatError, match=says):
+        read_lines(tmp_path / "names.txt")
+
+
+def test_text_files_of_other_systems_are_read(tmp_path):
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\tthree")
+    assert read_lines(tmp_path / "names.txt") == ["one", "two\tthree"]
+    with pytest.raises(FormatError, match="cannot be read .No such file"):
+        read_lines(tmp_path / "absent.txt")
+
+
+@pytest.mark.parametrize("words", [["1_0"], ["\u0663"], ["one"], [""]])
+def test_only_numbers_are_numbers(words):
+    for convert in (to_floats, to_ints):
+        with pytest.raises(ValueError):
+            convert(words)
+
+
+@pytest.mark.parametrize("value", [["1"], [True], [None], {"a": 1}, [[1, 2], [3]], [10**400], "1"])
+def test_only_lists_of_numbers_are_arrays(value):
+    with pytest.raises(ValueError):
+        to_array(value)
+    assert to_array([[1, 2.5]]).tolist() == [[1.0, 2.5]]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
+        ('{"b": [{"a": 1, "a": 1}]}', "the key 'a' stands twice"),
+        ("{\n,}", "line 2, column 1: not valid JSON"),
+        ("[" * 100_000 + "]" * 100_000, "not a JSON text file"),
+        ("1" * 10_000, "not a JSON text file"),
+    ],
+)
+def test_json_is_read_strictly(tmp_path, text, says):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(FormatError, match=says):
+        read_json(tmp_path / "a.json")
+
+
+def test_absent_json(tmp_path):
+    with pytest.raises(FormatError, match="cannot be read .No such file"):
+        read_json(tmp_path / "a.json")
+
+
+# ------------------------------------------------------------------------------------------------------------- COLMAP
+IMAGE_LINES = "1 1 0 0 0 0 0 0 1 a.png\n1.5 2.5 7\n"
+POINT_LINE = "7 1 2 3 10 20 30 0.5 1 0\n"
+
+
+def text_model(folder, cameras="1 PINHOLE 8 6 9 9 4 3\n", images=IMAGE_LINES, points=POINT_LINE):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("cameras", cameras), ("images", images), ("points3D", points)):
+        (folder / f"{name}.txt").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "says"),
+    [
+        ("cameras", "1 PINHOLE 8 6 9 9 4 3\n1 PINHOLE 8 6 5 5 4 3\n", "camera 1 is there twice"),
+        ("images", IMAGE_LINES + IMAGE_LINES.replace("a.png", "b.png"), "image 1 is there twice"),
+        ("points", POINT_LINE + POINT_LINE, "1 of 2 points have the number of another one"),
+        ("cameras", "1 PINHOLE 8 6 9_0 9 4 3\n", "line 1: damaged; expected CAMERA_ID"),
+        ("cameras", "1 PINHOLE\n", "line 1: damaged; expected CAMERA_ID"),
+        ("images", "1 1 0 0 0 0 0 0 1 a.png\n1.5 2.5 7.5\n", "line 2: damaged; expected triples"),
+        ("images", "1 1 0 0 0 0 0 0 1 a.png\n1.5 2.5\n", "line 2: damaged; expected triples"),
+        ("images", "1 1 0 0 0 0 0 0 1 a.png\nnan 2.5 1\n", "line 2: damaged; expected triples"),
+        ("images", f"1 1 0 0 0 0 0 0 1 a.png\n1 2 {2**70}\n", "line 2: damaged; expected triples"),
+        ("images", "1 1 0 0 0 0 0 1 a.png\n\n", "line 1: damaged; expected IMAGE_ID"),
+        ("points", "7 1 2 3 10 20 30 0.5 1 0 8 1 2 3 10 20 30 0.5\n", "line 1: damaged; expected POINT3D_ID"),
+        ("points", "7 1 2 3 10 20 300 0.5 1 0\n", "line 1: damaged; expected POINT3D_ID"),
+    ],
+)
+def test_colmap_text_that_once_passed(tmp_path, part, text, says):
+    with pytest.raises(FormatError, match=says):
+        read_model(text_model(tmp_path, **{part: text}))
+
+
+def binary_model(folder, twice="", xy=1.5):
+    folder.mkdir(parents=True, exist_ok=True)
+    camera = struct.pack("<iiQQ4d", 1, 1, 8, 6, 9.0, 9.0, 4.0, 3.0)
+    image = struct.pack("<i7di", 1, 1, 0, 0, 0, 0, 0, 0, 1) + b"a.png\0" + struct.pack("<Qddq", 1, xy, 2.5, 7)
+    point = struct.pack("<q3d3BdQ", 7, 1, 2, 3, 10, 20, 30, 0.5, 0)
+    for name, record in (("cameras", camera), ("images", image), ("points3D", point)):
+        count = 2 if name == twice else 1
+        (folder / f"{name}.bin").write_bytes(struct.pack("<Q", count) + record * count)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("twice", "says"),
+    [
+        ("cameras", "camera 1 is there twice"),
+        ("images", "image 1 is there twice"),
+        ("points3D", "1 of 2 points have the number of another one"),
+    ],
+)
+def test_colmap_binary_with_a_number_twice(tmp_path, twice, says):
+    assert len(read_model(binary_model(tmp_path / "once")).points) == 1
+    with pytest.raises(FormatError, match=says):
+        read_model(binary_model(tmp_path / "twice", twice))
+
+
+def test_colmap_feature_positions_are_finite(tmp_path):
+    with pytest.raises(FormatError, match="image 1 has a feature whose position is not finite"):
+        read_model(binary_model(tmp_path, xy=float("nan")))
+
+
+@pytest.mark.parametrize("bits", [0x7FF0000000000001, 0x7FF0000000000000, 0x7FEFFFFFFFFFFFFF])
+def test_colmap_point_that_no_float32_holds(tmp_path, bits):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "images" / "a.png")
+    folder = binary_model(tmp_path / "sparse" / "0")
+    data = bytearray((folder / "points3D.bin").read_bytes())
+    struct.pack_into("<Q", data, 16, bits)
+    (folder / "points3D.bin").write_bytes(data)
+    with pytest.raises(BadPoints, match="1 of 1 points have non-finite xyz"):
+        read_images(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------------- PLY
+PROPERTIES = "property float x\nproperty float y\nproperty float z\n"
+FACES = "element face 2\nproperty list uchar int vertex_indices\n"
+
+
+def ply(path, properties=PROPERTIES, rows=((1, 2, 3), (4, 5, 6)), count=None, format="ascii 1.0", more="", tail=b""):
+    header = (
+        f"ply\nformat {format}\nelement vertex {len(rows) if count is None else count}\n{properties}{more}end_header\n"
+    )
+    if format.startswith("ascii"):
+        body = "".join(" ".join(map(str, row)) + "\n" for row in rows).encode()
+    else:
+        body = b"".join(struct.pack(("<" if "little" in format else ">") + "f" * len(row), *row) for row in rows)
+    path.write_bytes(header.encode() + body + tail)
+    return path
+
+
+LITTLE = "binary_little_endian 1.0"
+TRIANGLES = struct.pack("<B3iB3i", 3, 0, 1, 1, 3, 1, 0, 1)
+MIXED = struct.pack("<B3iB4i", 3, 0, 1, 1, 4, 1, 0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": "ascii 2.0"}, "header line 'format ascii 2.0' is not understood"),
+        ({"count": 1}, "2 lines follow the header, which promises 1"),
+        ({"rows": ((1, 2, "3_0"),)}, "vertex 0 is not 3 numbers"),
+        (
+            {"properties": PROPERTIES.replace("float z", "int z"), "rows": ((1, 2, 3.5),)},
+            "'z' has a value that its type",
+        ),
+        ({"more": "element vertex 0\n"}, "has 2 elements 'vertex'"),
+        ({"properties": PROPERTIES + "property list float int q\n"}, "property list float int q' is not understood"),
+        ({"properties": PROPERTIES.rstrip("\n")}, "its header has no end"),
+        ({"format": LITTLE, "tail": b"\0"}, "1 bytes follow the 2 vertices of the header"),
+        (
+            {"format": LITTLE, "more": FACES, "tail": TRIANGLES + b"\0"},
+            "1 bytes follow the 2 vertices and the face data",
+        ),
+        (
+            {"format": LITTLE, "more": FACES, "tail": TRIANGLES[:-1]},
+            "promises 2 × 'face', but the file ends within them",
+        ),
+        ({"format": LITTLE, "more": FACES, "tail": MIXED[:-1]}, "promises 2 × 'face', but the file ends within them"),
+        ({"format": LITTLE, "more": FACES.replace("2", "9" * 30)}, "× 'face', but the file ends within them"),
+        ({"format": LITTLE, "more": FACES.replace("uchar", "char"), "tail": b"\xff" * 26}, "the file ends within them"),
+        (
+            {"format": LITTLE, "more": "element q 1\nproperty int i\n", "tail": b"\0" * 5},
+            "1 bytes follow the 2 vertices",
+        ),
+    ],
+)
+def test_ply_that_once_passed(tmp_path, change, says):
+    with pytest.raises(FormatError, match=says):
+        read_ply_points(ply(tmp_path / "a.ply", **change))
+
+
+@pytest.mark.parametrize("tail", [TRIANGLES, MIXED])
+def test_ply_with_faces_is_walked_to_its_end(tmp_path, tail):
+    cloud = read_ply_points(ply(tmp_path / "a.ply", format=LITTLE, more=FACES, tail=tail))
+    assert cloud.xyz.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_ply_without_faces_may_name_them(tmp_path):
+    more = FACES.replace("2", "0")
+    assert len(read_ply_points(ply(tmp_path / "a.ply", format=LITTLE, more=more))) == 2
+    assert len(read_ply_points(ply(tmp_path / "b.ply", more=more))) == 2
+
+
+def test_ply_colours_of_different_types(tmp_path):
+    colours = "property uchar red\nproperty float green\nproperty ushort blue\n"
+    cloud = read_ply_points(ply(tmp_path / "a.ply", PROPERTIES + colours, ((1, 2, 3, 255, 0.5, 65535),)))
+    np.testing.assert_allclose(cloud.rgb, [[1, 0.5, 1]])
+
+
+def test_ply_number_beyond_float32(tmp_path):
+    with pytest.raises(BadPoints, match="non-finite xyz"):
+        read_ply_points(ply(tmp_path / "a.ply", rows=((1, 2, -1e308),)))
+
+
+# ------------------------------------------------------------------------------------------------------------- cameras
+def own_camera(**change):
+    row = {"width": 8, "height": 6, "K": [[9, 0, 4], [0, 9, 3], [0, 0, 1]], "cam_from_world": np.eye(4).tolist()}
+    return {"cameras": [{**row, **change}]}
+
+
+def viewer_camera(**change):
+    row = {"camera_to_world": np.eye(4).ravel().tolist(), "fov": 50}
+    return {"camera_path": [{**row, **change}], "render_width": 8, "render_height": 6}
+
+
+HUGE = np.diag([1e308, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "says"),
+    [
+        (own_camera(width=8.5), FormatError, "'width' is 8.5; expected a whole number of px"),
+        (own_camera(height=True), FormatError, "'height' is True"),
+        (own_camera(height=-6), FormatError, "'height' is -6"),
+        (own_camera(K=[[9, 1, 4], [0, 9, 3], [0, 0, 1]]), FormatError, r"'K' is not \[\[fx, 0, cx\]"),
+        (own_camera(K=[["9", 0, 4], [0, 9, 3], [0, 0, 1]]), FormatError, "camera 0 cannot be read: expected numbers"),
+        (own_camera(cam_from_world=np.diag([1, 1, 1, 2.0]).tolist()), BadPoses, "the last row of the pose"),
+        (own_camera(cam_from_world=HUGE.tolist()), BadPoses, "not a rotation and a translation"),
+        (viewer_camera(fov=180), FormatError, "'fov' is 180; expected degrees between 0 and 180"),
+        (viewer_camera(fov=[50, 50]), FormatError, "camera 0 cannot be read"),
+        (viewer_camera(camera_to_world=[True] * 16), FormatError, "expected numbers, got 'True'"),
+        (viewer_camera(camera_to_world=[float("inf")] * 16), BadPoses, "last row"),
+        (viewer_camera(camera_to_world=HUGE.ravel().tolist()), BadPoses, "not a rotation and a translation"),
+    ],
+)
+def test_camera_paths_that_once_passed(tmp_path, data, error, says):
+    (tmp_path / "path.json").write_text(json.dumps(data))
+    with pytest.raises(error, match=says):
+        read_cameras(tmp_path / "path.json")
+
+
+# -------------------------------------------------------------------------------------------------------- scene files
+def scene(root, path="a.png", **settings):
+    root.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(root / "a.png")
+    frame = {"file_path": path, "transform_matrix": np.eye(4).tolist()}
+    (root / "transforms.json").write_text(json.dumps({"fl_x": 10.0, **settings, "frames": [frame]}))
+    return root
+
+
+@pytest.mark.parametrize("path", ["x" * 5000 + ".png", "x/" * 3000 + "a.png", "\ud800.png"])
+def test_names_that_no_file_system_takes(tmp_path, path):
+    with pytest.raises(SceneError, match="none of the 1 images it names exists") as caught:
+        read_images(scene(tmp_path, path))
+    assert len(str(caught.value)) < 4500
+
+
+@pytest.mark.parametrize(
+    "settings", [{"fl_x": 5e-324, "k1": 0.1}, {"cx": 1e308, "k1": 0.1}, {"cx": -1e308, "k3": 1e308}]
+)
+def test_intrinsics_that_overflow(tmp_path, settings):
+    with pytest.raises(SplatinitError):
+        read_images(scene(tmp_path, **settings))
