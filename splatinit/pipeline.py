@@ -298,7 +298,7 @@ def run(
     """
     with _Line.open(images, out, config or make_config(init, settings), progress) as line:
         start = line.start()
-        if not line.train(start, stop):
+        if not line.train(start, stop) or stop():
             return line.result(start, steps_done=line.steps_done, interrupted=True)
         from .io.splat import read_splat_ply
 

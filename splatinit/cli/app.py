@@ -5,7 +5,6 @@ Nothing here imports torch before a command needs it, so that ``--help`` answers
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
 import os
@@ -19,6 +18,7 @@ from rich.markup import escape
 
 from .. import __version__, environment
 from ..errors import ConfigError, SplatinitError
+from ..io.atomic import HINTS
 from .console import Stopped, make_console, watched
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ is the same for every initializer, so that scores compare where the Gaussians be
   splatinit run photos/                  [dim]SfM, training, scores: runs/photos-sfm[/]
   splatinit run scene/ -i random         [dim]another start[/]
   splatinit run scene/ -c quick seed=1   [dim]a preset, and any setting as key=value[/]
+  splatinit check photos/                [dim]before the minutes: is it worth it?[/]
   splatinit list                         [dim]all parts and presets; --settings: all keys[/]
   splatinit doctor                       [dim]what works on this machine[/]
 """
@@ -212,18 +213,17 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except SplatinitError as error:
             _fail(error.message, error.hint)
         except Stopped as stopped:
-            make_console(stderr=True).print(f"Stopped by {stopped}. What was finished is kept.")
+            make_console(stderr=True).print(stopped.told(), markup=False, soft_wrap=True)
             raise typer.Exit(128 + stopped.signum) from None
+        except KeyboardInterrupt:  # before or after anything was watched
+            raise typer.Exit(128 + signal.SIGINT) from None
         except OSError as error:
-            if error.errno not in _USER_ERRNOS:
+            if error.errno not in HINTS:  # a missing file among them: that it was looked for is a bug
                 raise
             place = f" ({error.filename})" if error.filename else ""
-            _fail(f"{os.strerror(error.errno)}{place}.", "Nothing that was finished is lost.")
+            _fail(f"{os.strerror(error.errno)}{place}.", HINTS[error.errno])
 
     return wrapper
-
-
-_USER_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def _fail(message: str, hint: str | None) -> None:
@@ -522,6 +522,61 @@ def demo(
         make_console(stderr=True).print("Stopped; a checkpoint is written. The same command goes on from there.")
         raise typer.Exit(128 + (signum or signal.SIGINT))
     show_demo(make_console(), result)
+
+
+@command("check", "Knowing")
+def check(
+    scene: SceneArgument,
+    settings: SettingsArgument = None,
+    json: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            show_default=False,
+            help="Also write the findings as JSON; [cyan]-[/] prints them instead of the page.",
+        ),
+    ] = None,
+    max_size: MaxSizeOption = None,
+    downscale: DownscaleOption = None,
+    format: FormatOption = None,
+    masks: MasksOption = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    allow_outside: OutsideOption = False,
+) -> None:
+    """Is this scene worth the minutes? A page of findings, and what to do about each.
+
+    Looks at files, sizes, exposure, blur, poses, overlap and points, and measures how well matched features fit the
+    given poses: a wrong axis convention, an inverted matrix, a shifted order or a single bad pose is named. Nothing is
+    trained and nothing of the scene is changed; of large scenes an even sample is decoded.
+
+    Exit code: 0 where the scene can be used, with or without warnings (!); 1 where a finding (✗) would spoil the
+    result; 2 where the scene cannot be read.
+
+    [bold]Examples[/]
+
+      splatinit check photos/
+      splatinit check scene/ --json report.json
+      splatinit check scene/ --format photos         [dim]as if it had no poses[/]
+    """
+    from json import dumps
+
+    from ..checks import check as check_scene
+    from ..io.atomic import write_json
+    from .checking import show_check
+
+    reading = _reading(max_size, downscale, format, masks, frames, fps, allow_outside)
+    chosen = _config(None, reading, settings)
+    report, _ = watched(lambda progress, stop: check_scene(scene, chosen.data, progress=progress))
+    if json == "-":
+        typer.echo(dumps(report.to_json(), indent=1, allow_nan=False))
+    else:
+        show_check(make_console(), report)
+        if json is not None:
+            write_json(Path(json), report.to_json())
+    if report.level == "fail":
+        raise typer.Exit(1)
 
 
 @command("list", "Knowing")

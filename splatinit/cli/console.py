@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -45,8 +48,12 @@ class ConsoleProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close_bar()
+        self.restore()
         self.stage = None
+
+    def restore(self) -> None:
+        """Have the terminal as it was before the current stage."""
+        self._close_bar()
 
     def start(self, stage: str, total: int | None = None) -> None:
         self._close_bar()
@@ -96,23 +103,40 @@ class ConsoleProgress:
 class Stopped(KeyboardInterrupt):
     """SIGINT or SIGTERM came where nothing has to be saved first: what was finished is on disk."""
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, stage: str | None = None) -> None:
         super().__init__(signal.Signals(signum).name)
-        self.signum = signum
+        self.signum, self.stage = signum, stage
+
+    def told(self) -> str:
+        """What the user should know."""
+        where = f" during '{self.stage}'" if self.stage else ""
+        return f"Stopped by {self}{where}. Every finished step is kept; the same command goes on from there."
 
 
 class Interrupts:
     """Turns SIGINT and SIGTERM into a checkpoint during training and into :class:`Stopped` elsewhere.
 
     Called, it says whether the training should stop. A second signal stops at once, without a checkpoint.
+
+    Python runs signal handlers only between its own instructions, and some steps of COLMAP and of large networks take
+    minutes within one. So a thread of its own watches, and ends the process where a signal was not obeyed in GRACE
+    seconds, or a second one came: that is safe at any moment, because whatever lies under its final name is complete.
     """
+
+    GRACE = 2.0
 
     def __init__(self, progress: ConsoleProgress) -> None:
         self.signum: int | None = None
         self._progress = progress
         self._before: dict[int, Any] = {}
+        self._reader, self._writer = socket.socketpair()
 
     def __enter__(self) -> Interrupts:
+        # The kernel's side of a signal writes its number here, whatever the interpreter is busy with.
+        self._writer.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._watcher = threading.Thread(target=self._watch, name="splatinit-signals", daemon=True)
+        self._watcher.start()
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._before[signum] = signal.signal(signum, self._handle)
         return self
@@ -122,15 +146,53 @@ class Interrupts:
     ) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        self._writer.close()
+        self._watcher.join()
+        self._reader.close()
 
     def __call__(self) -> bool:
         return self.signum is not None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self._progress.stage != "train" or self.signum is not None:
-            raise Stopped(signum)
+            raise Stopped(signum, self._progress.stage)
         self.signum = signum
         self._progress.note(f"{signal.Signals(signum).name}: writing a checkpoint, then stopping (again: at once)")
+
+    def _watch(self) -> None:
+        first = self._next()
+        if first is None:
+            return
+        self._reader.settimeout(self.GRACE)
+        try:
+            second = self._next()
+        except TimeoutError:
+            second = first
+            if self._progress.stage == "train":
+                # A checkpoint of a large model on a slow disk may take longer, and the user can always insist.
+                self._reader.settimeout(None)
+                second = self._next()
+        if second is not None:
+            self._end(second)
+
+    def _next(self) -> int | None:
+        """The next SIGINT or SIGTERM; None when the watch is over."""
+        while received := self._reader.recv(1):
+            if received[0] in (signal.SIGINT, signal.SIGTERM):
+                return received[0]
+        return None
+
+    def _end(self, signum: int) -> None:
+        def tell() -> None:
+            self._progress.restore()
+            self._progress.console.print(Stopped(signum, self._progress.stage).told(), markup=False, soft_wrap=True)
+
+        # In a thread, because a terminal that takes no more text must not hold the end up.
+        last_words = threading.Thread(target=tell, daemon=True)
+        last_words.start()
+        last_words.join(0.5)
+        os._exit(128 + signum)
 
 
 def watched(work: Callable[[ConsoleProgress, Interrupts], Any]) -> tuple[Any, int | None]:

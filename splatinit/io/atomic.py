@@ -32,11 +32,13 @@ HINTS: dict[int, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
     errno.EFBIG: "Raise the limit on file sizes (ulimit -f), or choose another disk.",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _DENIED),
-    **dict.fromkeys((errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOENT, errno.ETIMEDOUT), _LOST),
+    **dict.fromkeys((errno.EIO, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT), _LOST),
     **{getattr(errno, name): _LOST for name in ("ESTALE", "ENOTCONN", "EHOSTDOWN") if hasattr(errno, name)},
-    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG), "Choose another --out."),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP), "Choose another --out."),
+    errno.ENAMETOOLONG: "Choose a shorter --out.",
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), f"Raise the limit on open files (ulimit -n), {_AGAIN}"),
 }
+_WRITE_HINTS = {**HINTS, errno.ENOENT: _LOST}  # a folder that was made a moment ago is gone
 
 _guarded: dict[Path, tuple[int, int]] = {}  # folder that this process holds → (device, inode)
 
@@ -134,11 +136,11 @@ def told(path: Path) -> Iterator[None]:
     except OSError as error:
         here = error.filename is None or Path(os.fsdecode(error.filename)).parent == path.parent
         below = error.filename is not None and path.is_relative_to(os.fsdecode(error.filename))  # while making folders
-        if error.errno not in HINTS or not (here or below):
+        if error.errno not in _WRITE_HINTS or not (here or below):
             raise
         raise OutputError(
             f"{path} could not be written: {os.strerror(error.errno)}.",
-            hint=HINTS[error.errno],
+            hint=_WRITE_HINTS[error.errno],
             path=path,
             errno=error.errno,
         ) from error

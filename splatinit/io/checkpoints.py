@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import FormatError
-from .atomic import atomic_path
+from ..errors import FormatError, OutputError
+from .atomic import atomic_path, remove_leftovers
 
 if TYPE_CHECKING:
     import torch
@@ -42,22 +44,43 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, torch.Tensor]
     """Write ``folder/step_XXXXXXXX.safetensors`` and remove all but the newest two checkpoints.
 
     The metadata and a sha256 over tensors and metadata stand in the header of the file. A crash leaves the earlier
-    checkpoints as they were; what a killed writer left half done is removed by the next one.
-    """
-    from safetensors.torch import save_file
+    checkpoints as they were; what a killed writer left half done is removed by the next one. Where the disk is full,
+    all but the newest give their room.
 
+    Raises OutputError when it cannot be written all the same; the newest one of before is then as it was.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(dict(meta), allow_nan=False)
     header = {"meta": text, "sha256": digest(tensors, text)}
     folder = Path(folder)
     path = folder / f"step_{step:08d}.safetensors"
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    try:
+        _write(path, tensors, header)
+    except OutputError as error:
+        spare = _newest_first(folder)[1:]
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not spare:
+            raise
+        for old in spare:
+            old.unlink(missing_ok=True)
+        _write(path, tensors, header)
     for old in _newest_first(folder)[KEEP:]:
         old.unlink(missing_ok=True)
-    for leftover in folder.glob(".step_*.safetensors"):
-        leftover.unlink(missing_ok=True)
+    remove_leftovers(folder.glob(".step_*.safetensors"))
     return path
+
+
+def _write(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=header)
+        except SafetensorError as error:  # what the system said stands in its text alone
+            number = re.search(r"(?:os error|code:) (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(temporary)) from error
 
 
 def load_latest(folder: Path) -> Latest:

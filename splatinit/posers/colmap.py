@@ -32,11 +32,11 @@ from ..types import ImageSet, PointCloud, Scene
 from .base import Posed, Result, as_view, check_features, fingerprint, load_result, make_scene, store_result
 from .steps import Steps, work_place
 from .workspace import (
+    MAPPER_THREADS,
     SEED,
     Item,
     Workspace,
     all_pairs,
-    colmap_threads,
     export_size,
     load_pycolmap,
     model_points,
@@ -316,7 +316,7 @@ def _run_mapper(space: Workspace, mapper: str, database: Path, name: str, progre
         options.random_seed = SEED
         options.min_model_size = _FEWEST_REGISTERED
         options.max_num_models = 10
-        options.num_threads = colmap_threads()
+        options.num_threads = MAPPER_THREADS
         options.extract_colors = False  # only the model that is taken needs them
         # It registers photos without points, by estimating their focal length anew: the shared one is lost with it.
         options.structure_less_registration_fallback = False
@@ -336,7 +336,7 @@ def _run_mapper(space: Workspace, mapper: str, database: Path, name: str, progre
         )
     else:
         options = colmap.GlobalPipelineOptions()
-        options.num_threads = colmap_threads()
+        options.num_threads = MAPPER_THREADS
         options.random_seed = SEED
         options.min_model_size = _FEWEST_REGISTERED
         found = run_in_background(

@@ -14,11 +14,11 @@ from ..types import Camera, ImageSet, PointCloud, Scene, View
 from .base import Result, check_features, fingerprint, load_result, make_scene, store_result
 from .steps import Steps, work_place
 from .workspace import (
+    MAPPER_THREADS,
     SEED,
     Item,
     Workspace,
     all_pairs,
-    colmap_threads,
     export_size,
     load_pycolmap,
     model_points,
@@ -160,7 +160,7 @@ def _triangulate_points(
             )
     options = colmap.IncrementalPipelineOptions()
     options.random_seed = SEED
-    options.num_threads = colmap_threads()
+    options.num_threads = MAPPER_THREADS
     output = space.folder / "triangulated"
     output.mkdir()
     progress.start("triangulate")

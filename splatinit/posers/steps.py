@@ -38,14 +38,16 @@ def work_place(work_dir: Path | None, key: str) -> Iterator[Steps]:
             yield Steps(None, key, scratch)
         return
     kept = _folder(work_dir)
-    with hold(kept), _scratch_folder() as scratch:
+    with hold(kept):
         try:
-            yield Steps(kept, key, scratch)
+            with _scratch_folder() as scratch:
+                yield Steps(kept, key, scratch)
         except SceneError:
             shutil.rmtree(kept, ignore_errors=True)
             with suppress(OSError):
                 work_dir.rmdir()  # if it was made for this alone
             raise
+        # After the scratch folder, whose place it tells.
         shutil.rmtree(kept, ignore_errors=True)
 
 

@@ -25,6 +25,9 @@ from ..types import Photo, Pixels
 from .steps import Steps
 
 _POLL = 0.2  # seconds between two looks at how far COLMAP is
+# The mapper's bundle adjustment rounds differently with every number of threads, and of two starting pairs that are
+# equally good it takes the one whose thread is first (measured: other bytes, and models in another order).
+MAPPER_THREADS = 1
 SEED = 0  # of COLMAP's RANSACs; a poser has no seed of its own, its result is cached
 
 
@@ -54,7 +57,7 @@ def load_pycolmap() -> ModuleType:
 
 
 def colmap_threads() -> int:
-    """COLMAP's ``num_threads``: SPLATINIT_THREADS, or -1 for all."""
+    """``num_threads`` of those of COLMAP's steps that come to the same for any number: SPLATINIT_THREADS, or -1."""
     return wanted_threads() or -1
 
 

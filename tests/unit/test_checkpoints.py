@@ -20,7 +20,7 @@ def test_round_trip(tmp_path):
 
 
 def test_the_newest_two_stay_and_half_written_files_go(tmp_path):
-    (tmp_path / ".step_00000001-abc.safetensors").write_bytes(b"killed here")
+    (tmp_path / ".step_00000001.tmp-abcd_123.safetensors").write_bytes(b"killed here")
     for step in (9, 10, 100):
         save_checkpoint(tmp_path, step, tensors(step), {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000010.safetensors", "step_00000100.safetensors"]
