@@ -8,12 +8,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..errors import FormatError, SceneError
+from ..errors import BadPoses, FormatError, SceneError
 from ..types import Camera
 from .images import ImageFile, find_image, is_image, probe_image, same_proportions, undistorted
 from .lenses import Distortion
 from .read import ReadConfig
 
+# px by which dropping a skew may move a pixel at the image's border; features are not matched better than that.
+_SKEW_LIMIT = 0.25
 # Where tools keep the photos of a scene when they are not in the folder itself.
 IMAGE_FOLDERS = ("images", "image", "rgb", "input")
 
@@ -87,14 +89,12 @@ def find_photo(root: Path, relative: PurePosixPath, name: str | None = None) -> 
     return probe_image(path, name if name is not None else str(relative.with_name(path.name)))
 
 
-def posed(
-    photo: ImageFile,
 def without_skew(K: np.ndarray, height: int, where: str) -> np.ndarray:
     """K [3, 3] px of an image ``height`` px high, its skew set to 0 where it is of the size of rounding.
 
     Raises BadPoses, naming ``where``, when that would move pixels visibly.
     """
-    moved = abs(K[0, 1]) * height / (2 * abs(K[1, 1]))
+    moved = abs(K[0, 1]) * height / (2 * max(abs(K[1, 1]), 1e-12))
     if moved > _SKEW_LIMIT:
         raise BadPoses(
             f"{where}: a skew of {K[0, 1]:.3g} px, which moves pixels by up to {moved:.2g} px; expected a camera with "
@@ -122,6 +122,8 @@ def opencv_pose(world_from_cam: np.ndarray, where: str) -> np.ndarray:
     return pose
 
 
+def posed(
+    photo: ImageFile,
     K: np.ndarray,
     cam_from_world: np.ndarray,
     size: tuple[int, int] | None,
