@@ -20,12 +20,10 @@ from .images import list_images, probe_image
 from .lenses import Distortion
 from .masks import masks_beside
 from .read import ReadConfig, assemble
-from .scenefiles import photo_folder, posed
+from .scenefiles import photo_folder, posed, without_skew
 
 FILES = ("cameras_sphere.npz", "cameras.npz")
 _KEY = "world_mat_"
-# px by which dropping the skew may move a pixel at the image's border; matches are not better than this.
-_SKEW_LIMIT = 0.25
 
 
 def _camera_file(path: Path) -> Path | None:
@@ -74,14 +72,7 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
         photo = photos[index]
         size = (max(1, round(photo.width * factor)), max(1, round(photo.height * factor)))
         where = f"{file}, '{_KEY}{index}' ({photo.name})"
-        moved = abs(K[0, 1]) * size[1] / (2 * K[1, 1])
-        if moved > _SKEW_LIMIT:
-            raise BadPoses(
-                f"{where}: a skew of {K[0, 1]:.3g} px, which moves pixels by up to {moved:.2g} px; expected a camera "
-                f"with square corners (up to {_SKEW_LIMIT:g} px are ignored).",
-                hint="Is the matrix K [R | t] of this photo, or one of a cropped and turned copy?",
-            )
-        K[0, 1] = 0.0
+        K = without_skew(K, size[1], where)
         photos[index], cameras[photo.name] = posed(photo, K, pose, size, Distortion("brown", ()), where)
     photos, mask_notes = masks_beside(photos, root, folder, config, default="alpha", by_order=True)
     notes.insert(0, f"read as IDR: {folder.name} + {file.name}, {len(photos)} photos")

@@ -18,7 +18,7 @@ from .images import list_images, probe_image, same_proportions
 from .lenses import Distortion
 from .masks import masks_beside
 from .read import ReadConfig, assemble
-from .scenefiles import photo_folder, posed
+from .scenefiles import opencv_pose, photo_folder, posed
 
 FILE = "poses_bounds.npy"
 
@@ -80,7 +80,7 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
             if any(same_proportions(*shape, *turned) for shape in shapes):
                 size, swapped = turned, swapped + 1
         K = np.array([[focal, 0.0, size[0] / 2], [0.0, focal, size[1] / 2], [0.0, 0.0, 1.0]])
-        photo, cameras[photo.name] = posed(photo, K, _opencv_pose(matrix), size, Distortion("brown", ()), where)
+        photo, cameras[photo.name] = posed(photo, K, _pose(matrix, where), size, Distortion("brown", ()), where)
         photos.append(photo)
     photos, mask_notes = masks_beside(photos, root, folder, config)
 
@@ -95,12 +95,7 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
     )
 
 
-def _opencv_pose(matrix: np.ndarray) -> np.ndarray:
+def _pose(matrix: np.ndarray, where: str) -> np.ndarray:
     """[4, 4] cam_from_world in OpenCV axes of camera-to-world columns (down, right, back, place)."""
     down, right, back, place = matrix[:, :4].T
-    R = np.stack([right, down, -back])
-    pose = np.eye(4)
-    pose[:3, :3] = R
-    with np.errstate(all="ignore"):  # what overflows here is refused by Camera.check
-        pose[:3, 3] = -R @ place
-    return pose
+    return opencv_pose(np.stack([right, down, -back, place], axis=1), where)

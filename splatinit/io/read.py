@@ -106,6 +106,8 @@ for _name, _summary in {
     "nerfstudio": "nerfstudio or instant-ngp transforms.json, with or without lens distortion",
     "llff": "LLFF poses_bounds.npy with images/ or images_N/",
     "idr": "IDR, NeuS or VolSDF cameras_sphere.npz or cameras.npz with image/ and mask/",
+    "nerfpp": "NeRF++ train/ and test/, each with rgb/, pose/ and intrinsics/ (Tanks and Temples)",
+    "nsvf": "NSVF rgb/, pose/ and intrinsics.txt (Synthetic-NSVF, Tanks and Temples)",
     "video": "video (MP4, MOV, MKV, AVI, WebM), the sharpest frame of each window of time, without poses",
     "photos": "plain folder of JPEG, PNG, TIFF, WebP, HEIC or AVIF photos, without poses",
 }.items():

@@ -345,3 +345,104 @@ def test_archives_that_lie(tmp_path, monkeypatch):
         arrays.read_npz(path)
     with pytest.raises(FormatError, match=r"absent: cannot be read \(No such file or directory\)"):
         arrays.read_npy(tmp_path / "absent")
+
+
+# --------------------------------------------------------------------------------------------------- NeRF++ and NSVF
+def text(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(" ".join(f"{value:.17g}" for value in np.ravel(values)))
+
+
+def four(K):
+    matrix = np.eye(4)
+    matrix[:3, :3] = K
+    return matrix
+
+
+def nerfpp(folder):
+    for i, split in enumerate(["train", "train", "train", "test", "validation"]):
+        photo(folder / split / "rgb" / f"{i}.png")
+        text(folder / split / "pose" / f"{i}.txt", np.linalg.inv(rigid(i)))
+        text(folder / split / "intrinsics" / f"{i}.txt", four(K))
+    return folder
+
+
+def nsvf(folder, names=("0_a", "0_b", "1_c", "2_d"), intrinsics=None):
+    for i, name in enumerate(names):
+        photo(folder / "rgb" / f"{name}.png")
+        text(folder / "pose" / f"{name}.txt", np.linalg.inv(rigid(i)))
+    text(folder / "intrinsics.txt", four(K) if intrinsics is None else intrinsics)
+    return folder
+
+
+def test_nerfpp(tmp_path):
+    images = read_images(nerfpp(tmp_path))
+    assert images.format == "nerfpp" and images.notes == ("read as NeRF++: 3 train and 1 test photos",)
+    assert images.test_names == {"test/rgb/3.png"} and len(images.photos) == 4
+    for i in range(3):
+        camera = images.cameras[f"train/rgb/{i}.png"]
+        np.testing.assert_allclose(camera.K, K, atol=1e-12)
+        np.testing.assert_allclose(camera.cam_from_world, rigid(i), atol=1e-12)
+    (tmp_path / "train" / "pose" / "1.txt").unlink()
+    (tmp_path / "test" / "intrinsics" / "3.txt").unlink()
+    images = read_images(tmp_path)
+    assert images.notes[1:] == (
+        "1 of 3 photos of train have no pose and are left out",
+        "1 of 1 photos of test have no pose and are left out",
+    )
+    assert images.test_names is None and len(images.cameras) == 2
+    for i in (0, 2):
+        (tmp_path / "train" / "pose" / f"{i}.txt").unlink()
+    with pytest.raises(NoImages, match=r"no photo in train/rgb has a file of its name in train/pose"):
+        read_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "error", "says"),
+    [
+        ("pose", "1 2 3", FormatError, r"pose/1\.txt: 3 numbers; expected the 16 of a 4×4 matrix"),
+        ("pose", "1 " * 15 + "x", FormatError, r"pose/1\.txt: cannot be read as numbers \(could not convert"),
+        ("pose", "1 " * 15 + "1_0", FormatError, "an underscore in a number"),
+        ("pose", "1 " * 15 + "é", FormatError, "cannot be read as numbers"),
+        ("pose", "1 " * 40000, FormatError, "80000 bytes; expected a few numbers as text"),
+        ("pose", "1 " * 15 + "nan", BadPoses, r"pose/1\.txt: not finite"),
+        ("pose", "1 " * 16, BadPoses, r"pose/1\.txt: the last row of the pose is \[1\. 1\. 1\. 1\.\]"),
+        ("pose", "2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1", BadPoses, "not a rotation"),
+        ("intrinsics", "1 " * 16, BadPoses, r"intrinsics/1\.txt: the rows of K are .*expected fx 0 cx, 0 fy cy, 0 0 1"),
+        ("intrinsics", "9 5 4 0 0 9 3 0 0 0 1 0 0 0 0 1", BadPoses, r"intrinsics/1\.txt: a skew of 5 px"),
+        ("intrinsics", "0 0 4 0 0 0 3 0 0 0 1 0 0 0 0 1", BadPoses, "focal length 0 × 0 px"),
+    ],
+)
+def test_nerfpp_bad_text(tmp_path, file, content, error, says):
+    (nerfpp(tmp_path) / "train" / file / "1.txt").write_text(content)
+    with pytest.raises(error, match=says):
+        read_images(tmp_path)
+
+
+def test_nsvf(tmp_path):
+    images = read_images(nsvf(tmp_path))
+    assert images.format == "nsvf" and images.test_names == {"2_d.png"}
+    assert images.notes == (
+        "read as NSVF: rgb + pose + intrinsics.txt, 3 photos",
+        "1 photos for validation (1_…) are not used",
+    )
+    np.testing.assert_allclose(images.cameras["0_b.png"].cam_from_world, rigid(1), atol=1e-12)
+    np.testing.assert_allclose(images.cameras["0_b.png"].K, K, atol=1e-12)
+    temples = read_images(nsvf(tmp_path / "temples", names=("0_a", "0_b", "1_c")))
+    assert temples.test_names == {"1_c.png"} and len(temples.photos) == 3
+    (tmp_path / "temples" / "pose" / "0_a.txt").unlink()
+    assert read_images(tmp_path / "temples").notes[1] == "1 of 3 photos have no pose and are left out"
+    for path in (tmp_path / "temples" / "pose").iterdir():
+        path.unlink()
+    with pytest.raises(NoImages, match=r"none of the 3 photos in rgb/ has a file of its name in pose/"):
+        read_images(tmp_path / "temples")
+
+
+def test_nsvf_synthetic_intrinsics(tmp_path):
+    numbers = [140.0, 80, 60, 0, 0, 0, 0, 0, 1, 120, 160]
+    images = read_images(nsvf(tmp_path, intrinsics=numbers))
+    np.testing.assert_allclose(images.cameras["0_a.png"].K, [[70, 0, 40], [0, 70, 30], [0, 0, 1]])
+    for bad in ([140.0, 80, 60], [140.0, 80, 60, 0, 0, 0]):
+        text(tmp_path / "intrinsics.txt", bad)
+        with pytest.raises(FormatError, match=rf"intrinsics\.txt: {len(bad)} numbers; expected the 16"):
+            read_images(tmp_path)
