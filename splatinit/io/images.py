@@ -125,8 +125,8 @@ class ImageFile:
 
     @property
     def has_mask(self) -> bool:
-        """Some pixels may not count."""
-        return self.mask is not None and self.mask.role == "ignore"
+        """Some pixels may not count: a mask file says so, or a pinhole that shows more than its fisheye."""
+        return (self.mask is not None and self.mask.role == "ignore") or any(lens.masked for lens in self.lenses)
 
     @property
     def has_depth(self) -> bool:
@@ -153,15 +153,20 @@ class ImageFile:
                 f"{self.width}×{self.height} px.",
                 hint="The file changed while it was being used, or it is damaged.",
             )
-        mask = None
+        counts = None
         if self.mask is not None:
             kept = _read_mask(self.mask.path, self.orientation, self.width, self.height)
             if self.mask.role == "ignore":
-                mask = self._fitted(kept, width, height)
-                mask = np.where(mask == 255, np.uint8(255), np.uint8(0))
+                counts = kept
             else:
                 alpha = np.minimum(pixels[..., 3], kept) if self.file_alpha else kept
                 pixels = np.dstack([pixels[..., :3], alpha])
+        if counts is None and self.has_mask:
+            counts = np.full((self.height, self.width), 255, np.uint8)
+        mask = None
+        if counts is not None:
+            mask = self._fitted(counts, width, height, outside=0)
+            mask = np.where(mask == 255, np.uint8(255), np.uint8(0))
         if not self.has_alpha:
             return Pixels(np.ascontiguousarray(self._fitted(pixels, width, height)), mask=mask)
         if not self.lenses and (width, height) == (self.width, self.height):
@@ -174,10 +179,13 @@ class ImageFile:
         rgb = premultiplied[..., :3] / np.maximum(alpha, 1e-3)[..., None] * 255.0
         return Pixels(to_uint8(rgb / 255.0), to_uint8(alpha / 255.0), mask)
 
-    def _fitted(self, pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-        """[height, width, ...] of [self.height, self.width, ...]: without lens distortion, resized."""
+    def _fitted(self, pixels: np.ndarray, width: int, height: int, outside: int | None = None) -> np.ndarray:
+        """[height, width, ...] of [self.height, self.width, ...]: without lens distortion, resized.
+
+        Pixels that show nothing of the photo get ``outside``, or where it is None what its nearest border shows.
+        """
         for lens in self.lenses:
-            pixels = lens.remap(pixels)
+            pixels = lens.remap(pixels, outside=outside)
         return pixels if (width, height) == (self.width, self.height) else _resize(pixels, width, height)
 
     def load_depth(self, width: int, height: int) -> np.ndarray | None:
@@ -192,7 +200,7 @@ class ImageFile:
             sure = _read_depth(self.depth.confidence, self.orientation, self.width, self.height) >= SURE
             depth = np.where(sure, depth, np.float32(0))
         for lens in self.lenses:
-            depth = lens.remap(depth, cv2.INTER_NEAREST)
+            depth = lens.remap(depth, cv2.INTER_NEAREST, outside=0)
         rows = ((np.arange(height) + 0.5) * (depth.shape[0] / height)).astype(np.int64)
         columns = ((np.arange(width) + 0.5) * (depth.shape[1] / width)).astype(np.int64)
         return np.ascontiguousarray(depth[rows][:, columns])

@@ -1,10 +1,16 @@
-"""Lens distortion: where a ray lands behind a lens, and the pinhole camera that replaces the lens.
+"""Lenses: where a ray lands behind each of COLMAP's camera models, and the pinhole camera that replaces the lens.
 
-Coordinates are normalised: x = X/Z, y = Y/Z in front of the lens, (u − cx)/f behind it.
+Coordinates are normalised: x = X/Z, y = Y/Z in front of the lens, (u − cx)/f behind it. A pinhole shows only what is in
+front of it, so the rays of a fisheye beyond 90° have no x and y, and are cropped.
+
+The models are those of COLMAP's ``src/colmap/sensor/models.h`` and OpenCV's calibration module, written anew from their
+formulas: Brown 1966 (radial and tangential), Kannala and Brandt 2006 (fisheye), Devernay and Faugeras 2001 (FOV),
+Fitzgibbon 2001 (division), Khomutenko et al. 2016 (EUCM), Weng et al. 1992 (thin prism).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -13,13 +19,135 @@ import numpy as np
 
 from ..errors import FormatError
 
+Plane = tuple[np.ndarray, np.ndarray]
+
+# A fisheye's pinhole ends where its corners are enlarged this many times (along the radius) against its centre: beyond,
+# it would spend most of its pixels on what the photo shows with few. An equidistant fisheye gets 63° from axis to
+# corner; 10 would give 72° and a third of the centre's resolution.
+MAX_STRETCH = 5.0
+# No lens enlarges its border against its centre more than this (a strong pincushion: 2), and no photo shows a fisheye's
+# image circle smaller than this part of its side; wrong coefficients and focal lengths do.
+_MAX_ENLARGED = 10.0
+# What is usable of a lens must reach this far from the axis, or to the border of the photo. 45° is less than any
+# fisheye has within MAX_STRETCH (orthographic: 54°), so less is a polynomial that folds over, and not a lens.
+_MIN_USABLE = np.tan(np.radians(45.0))
+_MAX_SIDE = 32766  # px; cv2.remap counts in 16 bits
+
+# Where a lens is surveyed: 1e-5 is 0.01 px of a lens of 1000 px, 1e3 is 89.94°. Steps of 1.9 %.
+_RADII = np.geomspace(1e-5, 1e3, 1000)
+_DIRECTIONS = np.linspace(0.0, 2.0 * np.pi, 32, endpoint=False)
+
+_STRIP = 32  # rows that are undistorted at a time: their positions (1 MB for 12 megapixels) stay in the cache
+_STEPS = (16, 8, 4)  # px between the exact positions that others are interpolated from, the widest that is exact enough
+_TOLERANCE = 5e-4  # px; as much as rounding positions of 12 megapixels to float32 costs (2.4e-4), twice
+
+
+# ------------------------------------------------------------------------------------------------------------ models
+def _brown(c: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> Plane:
+    k1, k2, p1, p2, k3 = c
+    r2 = x * x + y * y
+    radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    xy2 = 2.0 * x * y
+    return (
+        x * radial + p1 * xy2 + p2 * (r2 + 2.0 * x * x),
+        y * radial + p2 * xy2 + p1 * (r2 + 2.0 * y * y),
+    )
+
+
+def _rational(c: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> Plane:
+    k1, k2, p1, p2, k3, k4, k5, k6 = c
+    r2 = x * x + y * y
+    radial = (1.0 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1.0 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+    xy2 = 2.0 * x * y
+    return (
+        x * radial + p1 * xy2 + p2 * (r2 + 2.0 * x * x),
+        y * radial + p2 * xy2 + p1 * (r2 + 2.0 * y * y),
+    )
+
+
+def _fov(c: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> Plane:
+    (omega,) = c
+    if omega == 0.0:
+        return x, y
+    r = np.hypot(x, y)
+    scale = 2.0 * np.tan(0.5 * omega)
+    radial = np.where(r > 0, np.arctan(r * scale) / np.where(r > 0, r, 1.0), scale) / omega
+    return x * radial, y * radial
+
+
+def _division(c: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> Plane:
+    # The model is the inverse, x = u / (1 + k |u|²); this solves it for u.
+    radial = 2.0 / (1.0 + np.sqrt(1.0 - 4.0 * c[0] * (x * x + y * y)))
+    return x * radial, y * radial
+
+
+def _eucm(c: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> Plane:
+    alpha, beta = c
+    radial = 1.0 / (alpha * np.sqrt(beta * (x * x + y * y) + 1.0) + 1.0 - alpha)
+    return x * radial, y * radial
+
+
+def _fisheye(c: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> Plane:
+    k1, k2, k3, k4 = c
+    r2 = x * x + y * y
+    radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+    return x * radial, y * radial
+
+
+def _thin_prism(c: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> Plane:
+    k1, k2, p1, p2, k3, k4, sx1, sy1 = c
+    r2 = x * x + y * y
+    radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+    xy2 = 2.0 * x * y
+    return (
+        x * radial + p1 * xy2 + p2 * (r2 + 2.0 * x * x) + sx1 * r2,
+        y * radial + p2 * xy2 + p1 * (r2 + 2.0 * y * y) + sy1 * r2,
+    )
+
+
+def _rad_tan_thin_prism(c: tuple[float, ...], x: np.ndarray, y: np.ndarray) -> Plane:
+    k0, k1, k2, k3, k4, k5, p0, p1, s0, s1, s2, s3 = c
+    r2 = x * x + y * y
+    radial = 1.0 + r2 * (k0 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * (k4 + r2 * k5)))))
+    x, y = x * radial, y * radial
+    r2 = x * x + y * y
+    xy2 = 2.0 * x * y
+    return (
+        x + p1 * xy2 + p0 * (r2 + 2.0 * x * x) + r2 * (s0 + r2 * s1),
+        y + p0 * xy2 + p1 * (r2 + 2.0 * y * y) + r2 * (s2 + r2 * s3),
+    )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """``bend`` takes all coefficients by ``names``. Where ``angular``, it bends x and y that are scaled from the
+    tangent of the ray's angle with the axis to that angle (radians)."""
+
+    names: tuple[str, ...]
+    bend: Callable[[tuple[float, ...], np.ndarray, np.ndarray], Plane]
+    angular: bool = False
+
+
+MODELS = {
+    "brown": _Model(("k1", "k2", "p1", "p2", "k3"), _brown),
+    "rational": _Model(("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"), _rational),
+    "fov": _Model(("omega",), _fov),
+    "division": _Model(("k",), _division),
+    "eucm": _Model(("alpha", "beta"), _eucm),
+    "fisheye": _Model(("k1", "k2", "k3", "k4"), _fisheye, angular=True),
+    "thin_prism_fisheye": _Model(("k1", "k2", "p1", "p2", "k3", "k4", "sx1", "sy1"), _thin_prism, angular=True),
+    "rad_tan_thin_prism_fisheye": _Model(
+        ("k0", "k1", "k2", "k3", "k4", "k5", "p0", "p1", "s0", "s1", "s2", "s3"), _rad_tan_thin_prism, angular=True
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Distortion:
-    """A distortion model with its coefficients, in OpenCV's and COLMAP's definition (no unit).
+    """A distortion model with its coefficients, in OpenCV's and COLMAP's definition (no unit; FOV's omega: radians).
 
     Attributes:
-        model: "brown" (k1 k2 p1 p2 k3: Brown–Conrady).
+        model: a name of MODELS: "brown" (k1 k2 p1 p2 k3), "fisheye" (k1 k2 k3 k4), ...
         coefficients: in the model's order; trailing ones may be absent and are 0.
     """
 
@@ -28,38 +156,118 @@ class Distortion:
 
     def __bool__(self) -> bool:
         """Whether it bends anything."""
-        return self.model != "brown" or any(self.coefficients)
+        return MODELS[self.model].angular or any(self.coefficients)
 
     def __str__(self) -> str:
-        names = ("k1", "k2", "p1", "p2", "k3")
-        return ", ".join(f"{name} {value:g}" for name, value in zip(names, self.coefficients, strict=False))
+        named = zip(MODELS[self.model].names, self.coefficients, strict=False)
+        return ", ".join([self.model] * (self.model != "brown") + [f"{name} {value:g}" for name, value in named])
 
-    def apply(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def apply(self, x: np.ndarray, y: np.ndarray) -> Plane:
         """Where normalised pinhole coordinates land behind the lens (normalised coordinates too)."""
-        k1, k2, p1, p2, k3 = (*self.coefficients, 0.0, 0.0, 0.0, 0.0, 0.0)[:5]
-        r2 = x * x + y * y
-        radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3))
-        xy2 = 2.0 * x * y
-        return (
-            x * radial + p1 * xy2 + p2 * (r2 + 2.0 * x * x),
-            y * radial + p2 * xy2 + p1 * (r2 + 2.0 * y * y),
-        )
+        model = MODELS[self.model]
+        coefficients = (*self.coefficients, *[0.0] * len(model.names))[: len(model.names)]
+        if model.angular:
+            r = np.hypot(x, y)
+            scale = np.where(r > 0, np.arctan(r) / np.where(r > 0, r, 1.0), 1.0)
+            x, y = x * scale, y * scale
+        return model.bend(coefficients, x, y)
 
-    def invert(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The inverse of :meth:`apply`, by fixed-point iteration; NaN where it does not converge."""
-        u, v = x.copy(), y.copy()
+    def invert(self, x: np.ndarray, y: np.ndarray) -> Plane:
+        """The inverse of :meth:`apply` on the branch that is connected to the centre.
+
+        NaN where no ray less than 89.9° off the axis lands there before the lens folds over.
+        """
+        survey = _survey(self)
+        target = np.hypot(x, y)
+        if survey.reach == 0.0:
+            return np.full_like(target, np.nan), np.full_like(target, np.nan)
+        start = np.interp(target, survey.landing, survey.radius) / np.where(target > 0, target, 1.0)
+        u, v = x * start, y * start
         with np.errstate(all="ignore"):
-            for _ in range(200):
+            for _ in range(12):  # Newton from less than 1 % beside the solution; the rest is for the edge of the fold
                 du, dv = self.apply(u, v)
-                step_u, step_v = x - du, y - dv
-                u, v = u + step_u, v + step_v
-                if not max(np.abs(step_u).max(), np.abs(step_v).max()) > 1e-12:
+                (a, b), (c, d) = self._slopes(u, v)
+                determinant = a * d - b * c
+                step_u = (d * (x - du) - b * (y - dv)) / determinant
+                step_v = (a * (y - dv) - c * (x - du)) / determinant
+                new_u, new_v = u + step_u, v + step_v
+                held = np.minimum(1.0, survey.reach / np.hypot(new_u, new_v))
+                new_u, new_v = new_u * held, new_v * held
+                still = ~(np.abs(new_u - u) + np.abs(new_v - v) > 1e-13 * (1.0 + np.abs(u) + np.abs(v)))
+                u, v = new_u, new_v
+                if still.all():
                     break
             du, dv = self.apply(u, v)
-            good = np.hypot(du - x, dv - y) < 1e-7
+            good = np.hypot(du - x, dv - y) < 1e-9
         return np.where(good, u, np.nan), np.where(good, v, np.nan)
 
+    def _slopes(self, x: np.ndarray, y: np.ndarray) -> tuple[Plane, Plane]:
+        """The derivatives of u, then of v, by x and y (central differences: good to 1e-9, enough for Newton)."""
+        h = 1e-6 * (1.0 + np.abs(x) + np.abs(y))
+        right, left = self.apply(x + h, y), self.apply(x - h, y)
+        below, above = self.apply(x, y + h), self.apply(x, y - h)
+        return (
+            ((right[0] - left[0]) / (2.0 * h), (below[0] - above[0]) / (2.0 * h)),
+            ((right[1] - left[1]) / (2.0 * h), (below[1] - above[1]) / (2.0 * h)),
+        )
 
+
+@dataclass(frozen=True)
+class _Survey:
+    """A lens along its radius, as far as it is one-to-one in all directions.
+
+    Attributes:
+        radius: [m] tangents of the angle with the axis, from 0 to ``reach``.
+        landing: [m] the radius behind the lens, mean of all directions; rising.
+        pincushion: [m] the most that the lens has enlarged the picture up to there, against the centre.
+        reach: where it folds over; 1e3 (89.94°) where it does not, 0 where it is no lens even at the centre.
+        usable: where it shrinks the picture MAX_STRETCH times against the centre; at most ``reach``.
+    """
+
+    radius: np.ndarray
+    landing: np.ndarray
+    pincushion: np.ndarray
+    reach: float
+    usable: float
+
+
+@lru_cache(maxsize=64)
+def _survey(distortion: Distortion) -> _Survey:
+    cos, sin = np.cos(_DIRECTIONS), np.sin(_DIRECTIONS)
+    with np.errstate(all="ignore"):  # beyond a fold, numbers may be anything
+        u, v = distortion.apply(_RADII[:, None] * cos, _RADII[:, None] * sin)
+        outward, sideways = u * cos + v * sin, v * cos - u * sin
+        log_radii = np.log(_RADII)
+        # The Jacobian in polar coordinates. Differences across directions are exact for what is radial.
+        across = 2.0 * np.sin(_DIRECTIONS[1])
+        u_turn = (np.roll(u, -1, axis=1) - np.roll(u, 1, axis=1)) / across
+        v_turn = (np.roll(v, -1, axis=1) - np.roll(v, 1, axis=1)) / across
+        slope = np.gradient(outward, log_radii, axis=0)
+        slope_side = np.gradient(sideways, log_radii, axis=0)
+        determinant = slope * (v_turn * cos - u_turn * sin) - slope_side * (u_turn * cos + v_turn * sin)
+        slope /= _RADII[:, None]
+        good = (np.isfinite(determinant) & (determinant > 0) & (outward > 0)).all(axis=1)
+    count = len(good) if good.all() else int(np.argmin(good))
+    if count < 2:
+        none = np.zeros(1)
+        return _Survey(none, none, none, 0.0, 0.0)
+    radii, slope, landing = _RADII[:count], slope[:count], np.maximum.accumulate(outward[:count].mean(axis=1))
+    centre = float(landing[0] / radii[0])
+    weakest = slope.min(axis=1) * (MAX_STRETCH / centre)
+    usable = float(radii[-1])
+    if (weakest < 1.0).any():
+        first = int(np.argmax(weakest < 1.0))
+        usable = float(np.interp(-1.0, -weakest[first - 1 : first + 1], radii[first - 1 : first + 1])) if first else 0.0
+    return _Survey(
+        radius=np.concatenate([[0.0], radii]),
+        landing=np.concatenate([[0.0], landing]),
+        pincushion=np.concatenate([[1.0], np.maximum.accumulate(slope.max(axis=1)) / centre]),
+        reach=float(radii[-1]),
+        usable=usable,
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- photos
 @dataclass(frozen=True)
 class Lens:
     """The lens of a photo, and the pinhole camera that replaces it.
@@ -68,6 +276,7 @@ class Lens:
         fx, fy, cx, cy: px at the photo's full size, centre of pixel (0, 0) at (0.5, 0.5): the lens camera.
         distortion: what the lens does.
         pinhole: (fx, fy, cx, cy) in px of the undistorted image, which has the same size.
+        masked: some pixels of the undistorted image show nothing of the photo.
     """
 
     fx: float
@@ -76,25 +285,93 @@ class Lens:
     cy: float
     distortion: Distortion
     pinhole: tuple[float, float, float, float]
+    masked: bool = False
 
-    def remap(self, pixels: np.ndarray, interpolation: int = cv2.INTER_CUBIC) -> np.ndarray:
-        """The undistorted image of a photo at its full size [h, w, ...]."""
-        maps = _maps(self, pixels.shape[1], pixels.shape[0])
-        # The outermost half pixel lies beyond the last pixel centre; replicating it is exact to half a pixel.
-        return cv2.remap(pixels, *maps, interpolation=interpolation, borderMode=cv2.BORDER_REPLICATE)
+    def remap(
+        self, pixels: np.ndarray, interpolation: int = cv2.INTER_CUBIC, outside: float | None = None
+    ) -> np.ndarray:
+        """The undistorted image of a photo at its full size [h, w, ...].
+
+        Args:
+            outside: what pixels get that show nothing of the photo. None: what its nearest border shows.
+        """
+        pixels = np.ascontiguousarray(pixels)
+        height, width = pixels.shape[:2]
+        result = np.empty_like(pixels)
+        for top in range(0, height, _STRIP):
+            bottom = min(top + _STRIP, height)
+            u, v = self._positions(top, bottom, width, height)
+            # The outermost half pixel lies beyond the last pixel centre; replicating it is exact to half a pixel.
+            result[top:bottom] = cv2.remap(pixels, u, v, interpolation, borderMode=cv2.BORDER_REPLICATE)
+            if outside is not None and self.masked:
+                reached = (u >= -0.5) & (u <= width - 0.5) & (v >= -0.5) & (v <= height - 0.5)
+                result[top:bottom][~reached] = outside
+        return result
+
+    def project(self, columns: np.ndarray, rows: np.ndarray) -> Plane:
+        """For pixel centres (cv2's: integer) of the undistorted image on a grid, where they are in the photo."""
+        fx, fy, cx, cy = self.pinhole
+        u, v = self.distortion.apply(*np.meshgrid((columns + 0.5 - cx) / fx, (rows + 0.5 - cy) / fy))
+        return self.fx * u + self.cx - 0.5, self.fy * v + self.cy - 0.5
+
+    def _positions(self, top: int, bottom: int, width: int, height: int) -> Plane:
+        """:meth:`project` for rows ``top`` to ``bottom`` as float32."""
+        grid = _grid(self, width, height)
+        if grid is None:
+            u, v = self.project(np.arange(width), np.arange(top, bottom))
+            return u.astype(np.float32), v.astype(np.float32)
+        step, nodes = grid
+        u, v = (_between(plane, step, np.arange(top, bottom), np.arange(width)) for plane in nodes)
+        return u.astype(np.float32), v.astype(np.float32)
 
 
-@lru_cache(maxsize=4)
-def _maps(lens: Lens, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel of the undistorted image, the float32 position (cv2's integer pixel centres) in the photo."""
-    fx, fy, cx, cy = lens.pinhole
-    x = (np.arange(width) + 0.5 - cx) / fx
-    y = (np.arange(height) + 0.5 - cy) / fy
-    u, v = lens.distortion.apply(*np.meshgrid(x, y))
-    return (
-        (lens.fx * u + lens.cx - 0.5).astype(np.float32),
-        (lens.fy * v + lens.cy - 0.5).astype(np.float32),
+@lru_cache(maxsize=16)
+def _grid(lens: Lens, width: int, height: int) -> tuple[int, tuple[np.ndarray, np.ndarray]] | None:
+    """Exact positions every ``step`` px, from which cubic interpolation gives all others to _TOLERANCE; else None.
+
+    The positions of all pixels would be 96 MB for 12 megapixels, and computing them takes longer than decoding the
+    photo; these are 0.8 MB. Nodes are at (index − 1) · step px, so every pixel lies between the middle two of four.
+    """
+    for step in _STEPS:
+        columns = (np.arange((width - 1) // step + 4) - 1.0) * step
+        rows = (np.arange((height - 1) // step + 4) - 1.0) * step
+        if len(columns) * len(rows) > width * height / 4:  # nothing to be gained
+            continue
+        with np.errstate(all="ignore"):
+            nodes = lens.project(columns, rows)
+            between = rows[1:-2] + 0.5 * step, columns[1:-2] + 0.5 * step
+            truth = lens.project(between[1], between[0])
+            error = max(
+                np.abs(_between(plane, step, *between) - exact).max() for plane, exact in zip(nodes, truth, strict=True)
+            )
+        if error <= _TOLERANCE:
+            return step, nodes
+    return None
+
+
+def _between(plane: np.ndarray, step: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """[rows, columns] cubic interpolation (Lagrange) of nodes as in :func:`_grid`; ``rows`` and ``columns`` rise."""
+    i, weights = _cubic(rows, step)
+    j, across = _cubic(columns, step)
+    plane = plane[i[0] : i[-1] + 4]
+    plane = sum(plane[:, j + k] * across[:, k] for k in range(4))
+    along = np.zeros((len(rows), len(plane)))
+    np.put_along_axis(along, (i - i[0])[:, None] + np.arange(4), weights, axis=1)
+    # Not a matrix product: for one this thin, BLAS would wake threads that cost more than they bring.
+    return np.einsum("rk,kc->rc", along, plane)
+
+
+def _cubic(at: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """The index [n] of the first of the four nodes around each position, and their weights [n, 4]."""
+    index = np.floor(at / step)
+    t = at / step - index
+    weights = (
+        t * (1.0 - t) * (t - 2.0) / 6.0,
+        (1.0 + t) * (1.0 - t) * (2.0 - t) / 2.0,
+        t * (1.0 + t) * (2.0 - t) / 2.0,
+        t * (t * t - 1.0) / 6.0,
     )
+    return index.astype(np.int64), np.stack(weights, axis=1)
 
 
 def replacing_pinhole(
@@ -102,35 +379,85 @@ def replacing_pinhole(
 ) -> tuple[Lens, np.ndarray]:
     """The Lens of a distorted camera, with the pinhole that replaces it, and that pinhole's K [3, 3].
 
-    The pinhole shows the largest axis-aligned rectangle that is filled everywhere (no black border), stretched to the
-    photo's own size; so fx/fy changes a little, and the principal point moves with the rectangle. It is what
-    ``cv2.getOptimalNewCameraMatrix(alpha=0)`` computes, from the whole border instead of 9 samples a side.
+    The pinhole of a narrow lens shows the largest axis-aligned rectangle that is filled everywhere (no black border),
+    stretched to the photo's own size; so fx/fy changes a little, and the principal point moves with the rectangle. It
+    is what ``cv2.getOptimalNewCameraMatrix(alpha=0)`` computes, from the whole border instead of 9 samples a side.
+
+    Where there is no such rectangle, or where its corners are enlarged more than MAX_STRETCH times (fisheyes), the
+    pinhole keeps the principal point and fx/fy. It is the widest of which no corner is enlarged more than that, but not
+    wider than the photo along both axes. What it shows beyond the photo is masked (``Lens.masked``).
 
     Args:
         K: [3, 3] px of an image of ``width`` × ``height`` px.
 
     Raises:
-        FormatError, naming ``where``: the distortion folds over inside the image, so it cannot be inverted there.
+        FormatError, naming ``where``: the coefficients are not finite or absurd, or the distortion folds over inside
+            the image, so that it cannot be inverted there; or the image has a side of more than 32766 px.
     """
     fx, fy, cx, cy = float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])
-    lens = Lens(fx, fy, cx, cy, distortion, pinhole=(fx, fy, cx, cy))
-    along_x, along_y = np.linspace(0, width, width + 1), np.linspace(0, height, height + 1)
-
-    def edge(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return distortion.invert((x - cx) / fx, (y - cy) / fy)
-
-    left = edge(np.zeros_like(along_y), along_y)[0].max()
-    right = edge(np.full_like(along_y, width), along_y)[0].min()
-    top = edge(along_x, np.zeros_like(along_x))[1].max()
-    bottom = edge(along_x, np.full_like(along_x, height))[1].min()
-    # A NaN (not invertible) fails both comparisons.
-    if not (right > left and bottom > top):
+    found = _replacing(fx, fy, cx, cy, distortion, width, height)
+    if isinstance(found, str):
+        names = " ".join(MODELS[distortion.model].names)
         raise FormatError(
-            f"{where}: the lens distortion ({distortion} at focal {fx:g} px) folds over inside the {width}×{height} px "
-            "image, so it cannot be removed.",
-            hint="Check the coefficients and their order (k1 k2 p1 p2), and that the focal length fits the image size.",
+            f"{where}: the lens distortion ({distortion} at focal {fx:g} px) {found}, so it cannot be removed.",
+            hint="Check the coefficients and their order "
+            f"({names}), the camera model, and that the focal length fits the image size.",
         )
-    new_fx, new_fy = width / (right - left), height / (bottom - top)
-    pinhole = (float(new_fx), float(new_fy), float(-left * new_fx), float(-top * new_fy))
-    new_K = np.array([[pinhole[0], 0.0, pinhole[2]], [0.0, pinhole[1], pinhole[3]], [0.0, 0.0, 1.0]])
-    return replace(lens, pinhole=pinhole), new_K
+    fx, fy, cx, cy = found.pinhole
+    return found, np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
+@lru_cache(maxsize=1024)
+def _replacing(
+    fx: float, fy: float, cx: float, cy: float, distortion: Distortion, width: int, height: int
+) -> Lens | str:
+    """The lens with its pinhole, or what is wrong with it."""
+    if not np.isfinite(distortion.coefficients).all():
+        return "is not finite"
+    if max(width, height) > _MAX_SIDE:
+        return f"is that of a {width}×{height} px image; expected at most {_MAX_SIDE} px a side"
+    survey = _survey(distortion)
+    folds = f"folds over inside the {width}×{height} px image"
+    left, right, top, bottom = -cx / fx, (width - cx) / fx, -cy / fy, (height - cy) / fy
+    nearest = min(-left, right, -top, bottom)
+    if survey.usable < _MIN_USABLE and np.interp(survey.usable, survey.radius, survey.landing) < nearest:
+        return folds
+    farthest = np.hypot(max(-left, right), max(-top, bottom))
+    pincushion = survey.pincushion[survey.landing < farthest].max()
+    if pincushion > _MAX_ENLARGED:
+        return f"enlarges the border of the {width}×{height} px image {pincushion:.3g} times against its centre"
+    lens = Lens(fx, fy, cx, cy, distortion, pinhole=(fx, fy, cx, cy))
+
+    along_x, along_y = (np.arange(width + 1) - cx) / fx, (np.arange(height + 1) - cy) / fy
+    # Where the photo ends: the least of what each side shows. NaN where no ray in front of the lens gets there.
+    ends = (
+        -distortion.invert(np.full_like(along_y, left), along_y)[0],
+        distortion.invert(np.full_like(along_y, right), along_y)[0],
+        -distortion.invert(along_x, np.full_like(along_x, top))[1],
+        distortion.invert(along_x, np.full_like(along_x, bottom))[1],
+    )
+    left, right, top, bottom = (float(side.min()) for side in ends)
+    corner = np.hypot(max(left, right), max(top, bottom))  # NaN if any is
+    if left + right > 0 and top + bottom > 0 and corner <= survey.usable:
+        new_fx, new_fy = width / (left + right), height / (top + bottom)
+        return replace(lens, pinhole=(new_fx, new_fy, left * new_fx, top * new_fy))
+
+    if not nearest > 0:
+        return f"has its axis outside the {width}×{height} px image, and leaves no rectangle of it filled"
+    # Sides that end beyond 90° or the fold do not limit the pinhole.
+    left, right, top, bottom = (float(np.where(np.isnan(side), np.inf, side).min()) for side in ends)
+    if not min(left, right, top, bottom) > 0:
+        return folds
+    filled_x, filled_y = max(cx / left, (width - cx) / right) / fx, max(cy / top, (height - cy) / bottom) / fy
+    scale = max(float(farthest) / survey.usable, min(filled_x, filled_y))
+    if scale > _MAX_ENLARGED:
+        return f"has all it shows in so few px that they need enlarging {scale:.3g} times"
+    lens = replace(lens, pinhole=(scale * fx, scale * fy, cx, cy))
+    # Along each ray from the centre the photo ends once, so what is reached at the border is reached everywhere.
+    columns, rows = np.arange(width), np.arange(height)
+    border = (lens.project(columns, rows[[0, -1]]), lens.project(columns[[0, -1]], rows))
+    reached = all(
+        (u >= -0.5).all() and (u <= width - 0.5).all() and (v >= -0.5).all() and (v <= height - 0.5).all()
+        for u, v in border
+    )
+    return replace(lens, masked=not reached)

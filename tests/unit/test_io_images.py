@@ -291,9 +291,16 @@ def test_undistorting_keeps_alpha(tmp_path):
     assert np.abs(pixels.rgb[:, :25].astype(int) - 120).max() <= 1
 
 
-@pytest.mark.parametrize("distortion", [(-3.0, 0, 0, 0), (float("nan"), 0, 0, 0), (1e9, 0, 0, 0)])
-def test_folding_distortion_is_refused(tmp_path, distortion):
-    with pytest.raises(FormatError, match="folds over"):
+@pytest.mark.parametrize(
+    "distortion, message",
+    [
+        ((-3.0, 0, 0, 0), "folds over"),
+        ((float("nan"), 0, 0, 0), "not finite"),
+        ((1e9, 0, 0, 0), "enlarges the border .* times"),
+    ],
+)
+def test_folding_distortion_is_refused(tmp_path, distortion, message):
+    with pytest.raises(FormatError, match=message):
         undistorted(smooth_photo(tmp_path / "s.png"), K, Distortion("brown", distortion))
 
 
