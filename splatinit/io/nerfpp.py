@@ -1,4 +1,4 @@
-"""NeRF++'s folders (its Tanks and Temples among them): ``train`` and ``test``, each with ``rgb``, ``pose``, ``intrinsics``.
+"""NeRF++'s folders (its Tanks and Temples among them): ``train`` and ``test`` with ``rgb``, ``pose``, ``intrinsics``.
 
 For each photo two text files of 16 numbers: its camera-to-world in OpenCV axes, and K as a [4, 4] matrix in px of the
 photo, pixel centres at one half.
