@@ -19,7 +19,7 @@ from .atomic import write_bytes, write_text
 from .lenses import Distortion
 from .text import read_lines, to_floats, to_ints
 
-# COLMAP's models by id: name and number of parameters. All are parsed; only _READ can be turned into pinholes.
+# COLMAP's models by id (those of 4.x included): name and number of parameters. All are parsed.
 _MODELS = {
     0: ("SIMPLE_PINHOLE", 3),
     1: ("PINHOLE", 4),
@@ -33,8 +33,33 @@ _MODELS = {
     9: ("RADIAL_FISHEYE", 5),
     10: ("THIN_PRISM_FISHEYE", 12),
     11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
+    12: ("SIMPLE_DIVISION", 4),
+    13: ("DIVISION", 5),
+    14: ("SIMPLE_FISHEYE", 3),
+    15: ("FISHEYE", 4),
+    16: ("EUCM", 6),
+    17: ("EQUIRECTANGULAR", 2),
 }
-_READ = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
+# Those that a pinhole can replace: the number of focal lengths, and the lens, which takes the parameters after cx, cy.
+LENSES = {
+    "SIMPLE_PINHOLE": (1, "brown"),
+    "PINHOLE": (2, "brown"),
+    "SIMPLE_RADIAL": (1, "brown"),
+    "RADIAL": (1, "brown"),
+    "OPENCV": (2, "brown"),
+    "FULL_OPENCV": (2, "rational"),
+    "FOV": (2, "fov"),
+    "SIMPLE_DIVISION": (1, "division"),
+    "DIVISION": (2, "division"),
+    "EUCM": (2, "eucm"),
+    "SIMPLE_FISHEYE": (1, "fisheye"),
+    "FISHEYE": (2, "fisheye"),
+    "SIMPLE_RADIAL_FISHEYE": (1, "fisheye"),
+    "RADIAL_FISHEYE": (1, "fisheye"),
+    "OPENCV_FISHEYE": (2, "fisheye"),
+    "THIN_PRISM_FISHEYE": (2, "thin_prism_fisheye"),
+    "RAD_TAN_THIN_PRISM_FISHEYE": (2, "rad_tan_thin_prism_fisheye"),
+}
 _PARTS = ("cameras", "images", "points3D")
 _NO_POINT = -1
 
@@ -50,20 +75,22 @@ class ColmapCamera:
     params: np.ndarray
 
     def pinhole(self, where: str) -> tuple[np.ndarray, Distortion]:
-        """K [3, 3] px and the lens. Raises FormatError for models that are not read."""
-        p = [float(value) for value in self.params]
-        if self.model not in _READ:
+        """K [3, 3] px and the lens. Raises FormatError for models that no pinhole can replace, and unknown ones."""
+        if self.model not in LENSES:
+            panorama = self.model == "EQUIRECTANGULAR"
             raise FormatError(
-                f"{where}: the camera model {self.model} is not read; expected one of {', '.join(_READ)}.",
-                hint="Undistort the scene first: colmap image_undistorter.",
+                f"{where}: the camera model {self.model} "
+                + ("is a panorama, which no single pinhole can replace" if panorama else "is not known")
+                + f"; expected one of {', '.join(LENSES)}.",
+                hint="Cut it into pinhole views first (a cube map has six)."
+                if panorama
+                else "Undistort the scene first: colmap image_undistorter.",
             )
-        if self.model in ("PINHOLE", "OPENCV"):
-            (fx, fy, cx, cy), rest = p[:4], p[4:]
-        else:
-            (fx, cx, cy), rest = p[:3], p[3:]
-            fy = fx
+        focals, lens = LENSES[self.model]
+        p = [float(value) for value in self.params]
+        fx, fy, (cx, cy) = p[0], p[focals - 1], p[focals : focals + 2]
         K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
-        return K, Distortion("brown", tuple(rest))
+        return K, Distortion(lens, tuple(p[focals + 2 :]))
 
 
 @dataclass(frozen=True)

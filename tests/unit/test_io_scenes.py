@@ -463,7 +463,7 @@ def test_colmap_reads_its_own_text(tmp_path):
 def test_colmap_camera_models(model, params, K, distortion):
     got, coefficients = ColmapCamera(model, 8, 6, np.array(params, float)).pinhole("x")
     assert (got[0, 0], got[1, 1], got[0, 2], got[1, 2]) == K
-    assert (*coefficients.coefficients, 0, 0, 0, 0)[:4] == distortion
+    assert (*coefficients.coefficients, 0, 0, 0, 0)[:4] == distortion and coefficients.model == "brown"
 
 
 def test_colmap_images_n_and_missing(tmp_path):
