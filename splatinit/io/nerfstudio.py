@@ -19,9 +19,10 @@ import numpy as np
 
 from ..errors import BadPoses, FormatError
 from ..types import Camera, ImageSet, PointCloud
+from .colmap_model import LENSES
 from .depths import with_depth
 from .images import ImageFile, find_image, missing_images
-from .lenses import Distortion
+from .lenses import MODELS, Distortion
 from .masks import mask_note, mask_role, with_mask
 from .pointcloud import read_ply_points
 from .read import ReadConfig, apply_split, assemble, read_json, string_list
@@ -30,8 +31,14 @@ from .text import to_array
 
 FILE = "transforms.json"
 DEPTH_UNIT = 0.001  # metres a step, nerfstudio's default: millimetres
-# All of these are the Brown–Conrady model with some coefficients absent.
-_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+# Values of ``camera_model``, and the lens whose coefficients are then keys (k1, p1, ...): COLMAP's names, and others.
+_MODELS = {
+    **{name: lens for name, (_, lens) in LENSES.items()},
+    "PERSPECTIVE": "brown",
+    "FISHEYE624": "rad_tan_thin_prism_fisheye",
+}
+_LISTED = ("k1", "k2", "k3", "k4", "p1", "p2")  # nerfstudio's order of ``distortion_params``, but for FISHEYE624
+_NO_PINHOLE = ("latlong", "equirectangular", "orthographic", "ftheta_p0")  # keys of instant-ngp's other cameras
 
 
 def detect(path: Path) -> bool:
@@ -259,15 +266,24 @@ def _intrinsics(
         except OverflowError:
             return math.inf
 
-    model = settings.get("camera_model", "OPENCV")
-    if not isinstance(model, str) or model.upper() not in _MODELS or settings.get("is_fisheye"):
-        named = "a fisheye" if settings.get("is_fisheye") else f"'{model}'"
-        raise FormatError(
-            f"{where}: the camera model is {named}; read are {', '.join(_MODELS)}.",
-            hint="Undistort the images to a pinhole camera first.",
-        )
-    if number("k4"):
-        raise FormatError(f"{where}: k4 = {number('k4'):g} is a fisheye coefficient; read are k1 k2 p1 p2 k3.")
+    lens = _lens(settings, where)
+    names = MODELS[lens].names
+    listed = settings.get("distortion_params")
+    if listed is not None:
+        order = names if lens == "rad_tan_thin_prism_fisheye" else _LISTED
+        if not isinstance(listed, list) or len(listed) != len(order):
+            raise FormatError(
+                f"{where}: 'distortion_params' is {listed!r}; expected the {len(order)} numbers {' '.join(order)}."
+            )
+        settings = {**settings, **dict(zip(order, listed, strict=True))}
+    if lens == "brown" and (number("k5") or number("k6")):
+        lens, names = "rational", MODELS["rational"].names
+    for key in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2"):
+        if key not in names and number(key):
+            raise FormatError(
+                f"{where}: {key} = {number(key):g} is no coefficient of the lens '{lens}'; expected {' '.join(names)}.",
+                hint="Set 'camera_model' to what the coefficients belong to: OPENCV, OPENCV_FISHEYE, FULL_OPENCV, ...",
+            )
 
     w, h = number("w"), number("h")
     size = None
@@ -295,4 +311,23 @@ def _intrinsics(
     K = np.array(
         [[fx, 0.0, width / 2 if cx is None else cx], [0.0, fy, height / 2 if cy is None else cy], [0.0, 0.0, 1.0]]
     )
-    return size, K, Distortion("brown", tuple(number(key) or 0.0 for key in ("k1", "k2", "p1", "p2", "k3")))
+    return size, K, Distortion(lens, tuple(number(key) or 0.0 for key in names))
+
+
+def _lens(settings: Mapping[str, Any], where: str) -> str:
+    """The name of the lens in :data:`splatinit.io.lenses.MODELS`. Raises FormatError for cameras that have none."""
+    fisheye = settings.get("is_fisheye")
+    if fisheye not in (None, True, False):
+        raise FormatError(f"{where}: 'is_fisheye' is {fisheye!r}; expected true or false.")
+    model = settings.get("camera_model")
+    if model is None:
+        model = "OPENCV_FISHEYE" if fisheye else "OPENCV"
+    other = [key for key in _NO_PINHOLE if settings.get(key)]
+    if other or not isinstance(model, str) or model.upper() not in _MODELS:
+        raise FormatError(
+            f"{where}: the camera model is '{other[0] if other else model}'; expected one that a pinhole can replace: "
+            f"{', '.join(_MODELS)}.",
+            hint="Cut panoramas into pinhole views first (a cube map has six); undistort others.",
+        )
+    lens = _MODELS[model.upper()]
+    return "fisheye" if fisheye and lens == "brown" else lens
