@@ -10,7 +10,7 @@ from .colmap_model import ColmapModel, model_suffix, read_model
 from .images import find_image, list_images, missing_images
 from .masks import masks_beside
 from .read import ReadConfig, assemble
-from .scenefiles import find_photo, inside, photo_folder, posed
+from .scenefiles import find_photo, inside, name_of, photo_folder, posed
 
 
 def _model_folder(root: Path) -> Path | None:
@@ -46,14 +46,17 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
         raise NoImages(f"{folder}: the COLMAP model has no images.", hint="Structure from motion registered nothing.")
     image_folder, left_to_do, folder_notes = photo_folder(path, config)
     # Names may be relative to the scene's folder instead ("images/0001.jpg"), and so may those of a folder called rgb.
-    if image_folder is None or (not _any_photo(image_folder, model) and _any_photo(path, model)):
+    if image_folder is None or (
+        not _any_photo(image_folder, model, config) and _any_photo(path, model, config)
+    ):
         image_folder, left_to_do, folder_notes = path, config, []
     intrinsics = {key: cam.pinhole(f"{folder}, camera {key}") for key, cam in model.cameras.items()}
 
     photos, cameras, missing = [], {}, []
     for image in sorted(model.images.values(), key=lambda image: image.name):
         where = f"{folder}, image '{image.name}'"
-        photo = find_photo(image_folder, inside(image_folder, image.name, where), image.name)
+        relative = inside(image_folder, image.name, where, config)
+        photo = find_photo(image_folder, relative, name_of(relative))
         if photo is None:
             missing.append(image.name)
             continue
@@ -92,5 +95,6 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
     )
 
 
-def _any_photo(folder: Path, model: ColmapModel) -> bool:
-    return any(find_image(folder / inside(folder, image.name, str(folder))) for image in model.images.values())
+def _any_photo(folder: Path, model: ColmapModel, config: ReadConfig) -> bool:
+    names = (image.name for image in model.images.values())
+    return any(find_image(folder / inside(folder, name, str(folder), config)) for name in names)

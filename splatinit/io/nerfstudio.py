@@ -26,7 +26,7 @@ from .lenses import MODELS, Distortion
 from .masks import mask_note, mask_role, with_mask
 from .pointcloud import read_ply_points
 from .read import ReadConfig, apply_split, assemble, read_json, string_list
-from .scenefiles import find_photo, inside, posed, reduced_folder
+from .scenefiles import find_photo, inside, name_of, posed, reduced_folder
 from .text import to_array
 
 FILE = "transforms.json"
@@ -136,7 +136,7 @@ def read_frames(
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
             raise FormatError(f"{file}, frame {index}: has no text 'file_path'.", path=file)
         where = f"{file}, frame {index} ({frame['file_path']})"
-        relative = inside(root, frame["file_path"], where)
+        relative = inside(root, frame["file_path"], where, config)
         actual = relative
         if reduced and relative.parts[0] == "images":
             actual = type(relative)(reduced, *relative.parts[1:])
@@ -145,7 +145,7 @@ def read_frames(
             missing.append(frame["file_path"])
             continue
         if actual != relative:
-            photo = replace(photo, name=str(relative.with_name(photo.path.name)))
+            photo = replace(photo, name=name_of(relative.with_name(photo.path.name)))
         settings = {**data, **frame}
         pose = opencv_from_opengl(frame.get("transform_matrix"), where)
         size, K, distortion = _intrinsics(settings, photo, where)
@@ -185,7 +185,7 @@ def _beside(
     """The mask or depth map that a frame names under ``key``, or None where there is no such file."""
     if not isinstance(frame[key], str):
         raise FormatError(f"{where}: '{key}' is {frame[key]!r}; expected the path of an image.")
-    relative = inside(root, frame[key], where)
+    relative = inside(root, frame[key], where, config)
     candidates = [relative]
     if reduced:
         candidates.insert(0, PurePosixPath(reduced.replace("images", folder), relative.name))
@@ -208,7 +208,7 @@ def _points(root: Path, file: Path, data: Mapping[str, Any], config: ReadConfig,
         return None
     if not isinstance(text, str):
         raise FormatError(f"{file}: 'ply_file_path' is {text!r}; expected the path of a .ply file.", path=file)
-    path = root / inside(root, text, f"{file}, ply_file_path")
+    path = root / inside(root, text, f"{file}, ply_file_path", config)
     if not path.is_file():
         notes.append(f"the points of ply_file_path ('{text}') have no file and were skipped")
         return None

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ..errors import ConfigError, FormatError, NoImages
+from ..errors import ConfigError, FormatError, NoImages, printable
 from ..progress import Progress, Silent
 from ..registry import Registry, Spec, load_object
 from ..types import Camera, ImageSet, Photo, PointCloud
 from . import text
 
+_BIDIRECTIONAL = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 TEST_EVERY = 8  # Mip-NeRF 360's and 3DGS's protocol: index % 8 == 0 of the sorted names
 
 
@@ -181,11 +182,15 @@ def assemble(
     """Put an ImageSet together as all readers do: sorted, at the working size, with a background for alpha scenes.
 
     Args:
-        photos: at least one, with unique names.
+        photos: at least one.
         cameras: name → Camera at the photo's full size.
         reduced: the photos are already reduced by ``config.downscale`` (they come from ``images_N``).
+
+    Raises:
+        FormatError: two photos of one name, one too large to decode, or a name that nothing can be named after.
     """
     photos = sorted(photos, key=lambda photo: photo.name)
+    _check_names(root, [photo.name for photo in photos])
     for photo in photos:
         config.check_pixels(photo.path, photo.width, photo.height)
     sizes = {p.name: (p.width, p.height) if reduced else config.size(p.width, p.height) for p in photos}
@@ -203,6 +208,19 @@ def assemble(
         background=(1.0, 1.0, 1.0) if white else None,
         notes=tuple(notes),
     )
+
+
+def _check_names(root: Path, names: Sequence[str]) -> None:
+    """Names go into files, tables and models of other tools, and become names of pictures that are written."""
+    for name, after in zip(names, [*names[1:], None], strict=True):
+        if name == after:
+            raise FormatError(f"{root}: two photos are called '{name}'; expected one of each name.")
+        # The bidirectional controls are letters to a file system, and only what shows names escapes them.
+        if printable(name, keep=_BIDIRECTIONAL) != name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
+            raise FormatError(
+                f"{root}: a photo is called {name!r}; expected a relative path of printable characters in UTF-8.",
+                hint="Rename the file.",
+            )
 
 
 def match_names(listed: Sequence[str], known: Iterable[str], where: str) -> tuple[set[str], list[str]]:

@@ -20,24 +20,40 @@ _SKEW_LIMIT = 0.25
 IMAGE_FOLDERS = ("images", "image", "rgb", "input")
 
 
-def inside(root: Path, relative: str, where: str) -> PurePosixPath:
-    """A path from a scene file, normalised relative to ``root``.
+def inside(root: Path, relative: str, where: str, config: ReadConfig) -> PurePosixPath:
+    """A path from a scene file, normalised relative to ``root``; absolute where it leads out of it and may.
 
-    Links that the user put into the folder are followed wherever they lead; only the *text* of the path is restricted.
+    Only the *text* of the path is restricted: links in the folder are followed wherever they lead, because people link
+    their photos into scenes, and because a file cannot make a link (an archive can: look into those of strangers).
 
-    Raises SceneError when it leaves the folder: what a downloaded file says must not make us open other files.
+    Raises:
+        FormatError: an empty path, or one that no system has.
+        SceneError: it leaves the folder, and ``config.allow_outside`` is off: what a downloaded file says must not make
+            us open other files.
     """
     text = relative.replace("\\", "/")
     if not text or "\0" in text:
         raise FormatError(f"{where}: an image has an empty or impossible file name {relative!r}.")
     full = Path(os.path.normpath(os.path.join(os.path.abspath(root), text)))
     base = Path(os.path.abspath(root))
-    if full == base or not full.is_relative_to(base):
+    if full == base:
+        raise SceneError(f"{where}: the path '{relative}' is the scene folder itself; expected a file in it.")
+    if full.is_relative_to(base):
+        return PurePosixPath(full.relative_to(base).as_posix())
+    if not config.allow_outside:
         raise SceneError(
-            f"{where}: the image path '{relative}' leads out of the scene folder {root}.",
-            hint="Move the images into the scene's folder and write their paths relative to it.",
+            f"{where}: the path '{relative}' leads out of the scene folder {root}.",
+            hint="If you trust the file, allow it with --allow-outside; else move (or link) the images into the folder "
+            "and write their paths relative to it.",
         )
-    return PurePosixPath(full.relative_to(base).as_posix())
+    return PurePosixPath(full.as_posix())
+
+
+def name_of(relative: PurePosixPath) -> str:
+    """The name of a photo at a path of :func:`inside`: relative for files outside too, because outputs are named so."""
+    if not relative.is_absolute():
+        return str(relative)
+    return str(PurePosixPath("outside", *relative.parts[1:]))
 
 
 def reduced_folder(root: Path, downscale: float | None) -> str | None:
@@ -81,12 +97,12 @@ def _holds_images(folder: Path) -> bool:
 def find_photo(root: Path, relative: PurePosixPath, name: str | None = None) -> ImageFile | None:
     """The probed photo of a scene file's path, or None where there is no such file.
 
-    Its name is ``name``, or its path relative to ``root`` with the suffix that the file really has.
+    Its name is ``name``, or that of its path (:func:`name_of`) with the suffix that the file really has.
     """
     path = find_image(root / relative)
     if path is None:
         return None
-    return probe_image(path, name if name is not None else str(relative.with_name(path.name)))
+    return probe_image(path, name if name is not None else name_of(relative.with_name(path.name)))
 
 
 def without_skew(K: np.ndarray, height: int, where: str) -> np.ndarray:

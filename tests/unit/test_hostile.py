@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -13,7 +14,7 @@ from splatinit.errors import BadPoints, BadPoses, FormatError, SceneError, Splat
 from splatinit.io.cameras import read_cameras
 from splatinit.io.colmap_model import read_model
 from splatinit.io.pointcloud import read_ply_points
-from splatinit.io.read import read_images
+from splatinit.io.read import ReadConfig, read_images
 from splatinit.io.text import read_json, read_lines, to_array, to_floats, to_ints
 
 
@@ -304,3 +305,72 @@ def test_names_that_no_file_system_takes(tmp_path, path):
 def test_intrinsics_that_overflow(tmp_path, settings):
     with pytest.raises(SplatinitError):
         read_images(scene(tmp_path, **settings))
+
+
+# ------------------------------------------------------------------------------------------------- paths out of a scene
+def image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(path)
+    return path
+
+
+OUTSIDE = ReadConfig(allow_outside=True)
+
+
+def test_paths_out_of_the_folder_need_permission(tmp_path):
+    secret = image(tmp_path / "photos" / "b.png")
+    for path in ("../photos/b.png", str(secret)):
+        folder = scene(tmp_path / "scene", path)
+        with pytest.raises(SceneError, match="leads out of the scene folder .*\\n.*--allow-outside"):
+            read_images(folder)
+        images = read_images(folder, OUTSIDE)
+        (name,) = images.cameras
+        assert images.photos[0].path == secret
+        assert name == f"outside{secret.as_posix()}" and ".." not in name
+
+
+@pytest.mark.parametrize("path", [".", "a/..", "images/../."])
+def test_a_path_must_name_a_file_in_the_folder(tmp_path, path):
+    for config in (ReadConfig(), OUTSIDE):
+        with pytest.raises(SceneError, match="is the scene folder itself; expected a file in it"):
+            read_images(scene(tmp_path, path), config)
+
+
+@pytest.mark.parametrize("path", ["", "a\0.png"])
+def test_a_path_must_be_possible(tmp_path, path):
+    with pytest.raises(FormatError, match="empty or impossible file name"):
+        read_images(scene(tmp_path, path), OUTSIDE)
+
+
+def test_colmap_names_are_normalised(tmp_path):
+    image(tmp_path / "scene" / "images" / "a.png")
+    image(tmp_path / "b.png")
+    for name, expected in (("./x/../a.png", "a.png"), ("../../b.png", f"outside{tmp_path.as_posix()}/b.png")):
+        text_model(tmp_path / "scene" / "sparse" / "0", images=f"1 1 0 0 0 0 0 0 1 {name}\n\n")
+        assert list(read_images(tmp_path / "scene", OUTSIDE).cameras) == [expected]
+    with pytest.raises(SceneError, match="leads out of the scene folder"):
+        read_images(tmp_path / "scene")
+
+
+def test_colmap_two_names_of_one_file(tmp_path):
+    image(tmp_path / "images" / "a.png")
+    text_model(tmp_path / "sparse" / "0", images="1 1 0 0 0 0 0 0 1 a.png\n\n2 1 0 0 0 0 0 0 1 ./a.png\n\n")
+    with pytest.raises(FormatError, match="two photos are called 'a.png'; expected one of each name"):
+        read_images(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\x1b[31m.png", os.fsdecode(b"\xff.png")])
+def test_photos_whose_names_cannot_be_written(tmp_path, name):
+    try:
+        image(tmp_path / name)
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system does not take the name")
+    with pytest.raises(FormatError, match="expected a relative path of printable characters in UTF-8"):
+        read_images(tmp_path)
+
+
+def test_links_in_the_folder_are_followed(tmp_path):
+    target = image(tmp_path / "elsewhere" / "b.png")
+    folder = scene(tmp_path / "scene", "linked/b.png")
+    (folder / "linked").symlink_to(target.parent)
+    assert list(read_images(folder).cameras) == ["linked/b.png"]

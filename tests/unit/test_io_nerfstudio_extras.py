@@ -207,5 +207,5 @@ def test_names_of_masks_and_depth_are_texts_inside_the_scene(tmp_path, key):
 def test_names_of_points_are_texts_inside_the_scene(tmp_path):
     with pytest.raises(FormatError, match=r"'ply_file_path' is \['a'\]; expected the path of a .ply file"):
         read_images(scene(tmp_path, ply_file_path=["a"]))
-    with pytest.raises(SceneError, match=r"ply_file_path: the image path '/etc/p.ply' leads out"):
+    with pytest.raises(SceneError, match=r"ply_file_path: the path '/etc/p.ply' leads out"):
         read_images(scene(tmp_path, ply_file_path="/etc/p.ply"))
