@@ -579,6 +579,64 @@ def check(
         raise typer.Exit(1)
 
 
+@command("convert", "Knowing")
+def convert(
+    scene: SceneArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", show_default=False, help="New folder, absent or empty.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="[cyan]colmap[/] or [cyan]nerfstudio[/].")],
+    settings: SettingsArgument = None,
+    pose: Annotated[
+        bool,
+        typer.Option(
+            "--pose",
+            help="Compute what the scene lacks: poses by structure from motion, or points by triangulating features.",
+        ),
+    ] = False,
+    max_size: Annotated[
+        int | None,
+        typer.Option(
+            "--max-size", metavar="PX", show_default="full size", help="Reduce photos whose longer side is larger."
+        ),
+    ] = None,
+    downscale: DownscaleOption = None,
+    format: FormatOption = None,
+    masks: MasksOption = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    allow_outside: OutsideOption = False,
+) -> None:
+    """Any scene as a data set for other tools: COLMAP's folders, or nerfstudio's transforms.json.
+
+    Lossless for pinhole cameras: photos are copied byte for byte, and poses, intrinsics, split and the positions of
+    points keep every digit. Photos with lens distortion or EXIF rotation become undistorted, upright PNG files, with
+    a mask where the lens saw nothing. SCENE may also be a run folder: its photos with the poses that the run found.
+
+    [bold]Examples[/]
+
+      splatinit convert scene/ out/ --to nerfstudio
+      splatinit convert photos/ out/ --to colmap --pose      [dim]SfM here, training elsewhere[/]
+      splatinit convert clip.mp4 out/ --to colmap --pose --frames 120
+    """
+    from ..convert import convert as convert_scene
+    from .tables import show_converted
+
+    reading = _reading(max_size, downscale, format, masks, frames, fps, allow_outside)
+    is_run = (scene / "config.yaml").is_file()
+    if is_run and (reading or settings or pose):
+        raise ConfigError(
+            f"{scene} is a run: it is converted as it was read, so that its poses fit.",
+            hint="Leave out the other options, or convert the scene itself.",
+        )
+
+    def work(progress: Any, stop: Any) -> Any:
+        typed = [*reading, *(settings or ())]
+        posed = _run_scene(scene, progress) if is_run else _whole_scene(scene, typed, pose, progress)
+        return convert_scene(posed, out, to, progress=progress)
+
+    result, _ = watched(work)
+    show_converted(make_console(), result)
+
+
 @command("list", "Knowing")
 def list_parts(
     part: Annotated[
@@ -744,6 +802,33 @@ def _load_scene(target: Path, scene: Path | None, config: RunConfig, progress: A
             )
         return pipeline.saved_scene(find_run(target), progress)
     return pipeline.given_cameras(pipeline.read(scene, config.data), progress)
+
+
+def _run_scene(run: Path, progress: Any) -> Scene:
+    """The scene of a run folder, with the poses and points that it found."""
+    from .. import pipeline
+    from ..io.runs import find_run
+
+    return pipeline.saved_scene(find_run(run), progress)
+
+
+def _whole_scene(scene: Path, typed: Sequence[str], pose: bool, progress: Any) -> Scene:
+    """A scene at full size, with the poses and points that came with it; ``pose`` computes what is missing."""
+    from .. import pipeline
+    from ..config import Layer, build_config, parse_overrides
+
+    given = {"poser.name": "given", "poser.triangulate": False}
+    defaults = Layer("convert", {"data.max_size": None, **({} if pose else given)})
+    config = build_config(defaults, parse_overrides(typed))
+    progress.start("read")
+    images = pipeline.read(scene, config.data, progress=progress)
+    progress.finish(pipeline.describe_images(images))
+    for text in images.notes:
+        progress.note(text)
+    posed = pipeline.pose(images, pipeline.resolve_poser(config, images), progress=progress)
+    for text in posed.notes[len(images.notes) :]:
+        progress.note(text)
+    return posed
 
 
 def _version(wanted: bool) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from ..doctor import BROKEN, MISSING, OK, Finding
 
 if TYPE_CHECKING:
+    from ..convert import Converted
     from ..demo import DemoResult
     from ..evaluation import EvalReport
     from ..pipeline import RunResult
@@ -109,6 +110,21 @@ def show_files(console: Console, written: Sequence[Path]) -> None:
     else:
         show_places(console, {"wrote": written[0].parent})
         console.print(f"[dim]{len(written)} files[/]")
+
+
+def show_converted(console: Console, result: Converted) -> None:
+    """What a converted data set holds, what was lost on the way, and where it is."""
+    counts = {
+        "photos copied byte for byte": result.copied,
+        "photos written as PNG": result.rendered,
+        "masks": result.masks,
+        "depth maps": result.depths,
+        "points": result.points,
+    }
+    console.print(", ".join(f"{count} {what}" for what, count in counts.items() if count))
+    for note in result.notes:
+        console.print(f"  [yellow]note[/] {escape(note)}", soft_wrap=True)
+    show_places(console, {"wrote": result.folder})
 
 
 def show_findings(console: Console, findings: Sequence[Finding]) -> None:

@@ -20,8 +20,9 @@ SHARED = {"types", "errors", "registry", "progress"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {"config", "io", "pipeline"},
     "__main__": {"cli"},
-    "cli": {"config", "demo", "doctor", "environment", "io", "paths", "pipeline"},
+    "cli": {"config", "convert", "demo", "doctor", "environment", "io", "paths", "pipeline"},
     "config": set(),
+    "convert": {"io"},
     "demo": {"geometry", "io", "pipeline"},
     "decoding": {"environment"},
     "densify": {"optim"},
