@@ -112,6 +112,26 @@ def decoded_bytes(view: View) -> int:
     return view.camera.width * view.camera.height * (3 + view.photo.has_alpha + view.photo.has_mask)
 
 
+def most_bytes(views: Sequence[View], cache_bytes: int) -> int:
+    """Memory that a :class:`Decoder` of ``views`` takes, at most."""
+    if not views:
+        return 0
+    kept = min(cache_bytes, sum(decoded_bytes(view) for view in views))
+    waiting = _ahead(views) * max(decoded_bytes(view) for view in views)
+    one = max(decoding_bytes(view.photo) for view in views)
+    return kept + waiting + max(one, min(_workers() * one, IN_DECODING))
+
+
+def _workers() -> int:
+    return max(1, min(WORKERS, environment.wanted_threads() or environment.cores()))
+
+
+def _ahead(views: Sequence[View]) -> int:
+    """How many views may wait decoded."""
+    largest = max((decoded_bytes(view) for view in views), default=1)
+    return max(1, min(AHEAD, AHEAD_BYTES // largest))
+
+
 class Decoder:
     """The decoded photos of ``views``, by index.
 
@@ -134,10 +154,8 @@ class Decoder:
         self._lock = threading.Lock()
         self._coming: dict[int, Future[Pixels]] = {}
         self._closed = False
-        workers = max(1, min(WORKERS, environment.wanted_threads() or environment.cores()))
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="splatinit-decode")
-        largest = max((decoded_bytes(view) for view in views), default=1)
-        self._ahead = max(1, min(AHEAD, AHEAD_BYTES // largest))
+        self._pool = ThreadPoolExecutor(_workers(), thread_name_prefix="splatinit-decode")
+        self._ahead = _ahead(views)
 
     def get(self, index: int, upcoming: Iterable[int] = ()) -> Pixels:
         """The photo of view ``index`` (see :func:`decoded`; the arrays are not to be changed).
@@ -155,6 +173,11 @@ class Decoder:
                 if other != index and other not in self._memory and other not in self._coming:
                     self._coming[other] = self._begin(other)
         return future.result() if pixels is None else pixels
+
+    def still_to_keep(self) -> int:
+        """Bytes of photos that memory has still to take, at most."""
+        absent = sum(decoded_bytes(view) for index, view in enumerate(self._views) if index not in self._memory)
+        return min(self._room, absent)
 
     def _begin(self, index: int) -> Future[Pixels]:
         return self._pool.submit(self._load, index)

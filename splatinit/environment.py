@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from . import __version__, memory
 from .errors import ConfigError
 
 THREADS_VARIABLE = "SPLATINIT_THREADS"
@@ -95,20 +95,9 @@ def processor() -> str:
 
 
 def memory_mb() -> tuple[float, float] | None:
-    """(available, total) memory in MB, within the limit of the control group; None where it cannot be told."""
-    try:
-        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-        available = int(rows["MemAvailable"].split()[0]) / 1024
-        total = int(rows["MemTotal"].split()[0]) / 1024
-    except (OSError, KeyError, ValueError):
-        return None
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text()) / 2**20
-        used = int((group / "memory.current").read_text()) / 2**20
-    except (OSError, ValueError):
-        return available, total  # no limit
-    return min(available, max(limit - used, 0.0)), min(total, limit)
+    """(available, total) memory in MB, within the limits of the control groups; None where it cannot be told."""
+    free, total = memory.available(), memory.total()
+    return None if free is None or total is None else (free / 2**20, total / 2**20)
 
 
 def git_hash() -> str | None:

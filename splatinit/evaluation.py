@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .errors import BackendError, FormatError, WeightsMissing
+from .memory import require_evaluation
 from .progress import Progress, Silent
 from .types import Gaussians, Pixels, Scene, View
 
@@ -161,11 +162,14 @@ def evaluate(
     Raises:
         ConfigError: an unknown LPIPS network.
         BackendError: the rasterizer gave colours that are not finite.
+        OutOfMemory: the views are too large to be measured here.
         SceneError, FormatError: a photo is gone or damaged.
     """
     from .decoding import each_decoded
     from .io.atomic import write_json
 
+    sizes = [(view.camera.width, view.camera.height) for view in scene.test]
+    require_evaluation(sizes, vgg="vgg" in config.lpips)
     notes: list[str] = []
     networks = _networks(config.lpips, notes, progress) if scene.test else {}
     if not scene.test:

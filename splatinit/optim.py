@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -25,6 +25,8 @@ class GaussianAdam:
         learning_rates: field → step size in the unit of the field, for the next :meth:`step`.
         exp_avg, exp_avg_sq: field → running mean of the gradient and of its square, shaped like the field.
         steps: updates made so far.
+        admit: asked with the new number of Gaussians before rows are added or removed; what it raises leaves everything
+            as it was.
     """
 
     def __init__(self, gaussians: Gaussians, learning_rates: Mapping[str, float]) -> None:
@@ -34,6 +36,7 @@ class GaussianAdam:
         )
         self.learning_rates = dict(learning_rates)
         self.steps = 0
+        self.admit: Callable[[int], None] = lambda count: None
 
     def replace(
         self,
@@ -46,6 +49,14 @@ class GaussianAdam:
         zeros = {k: torch.zeros_like(v, requires_grad=False) for k, v in tensors.items()} if exp_avg is None else {}
         self.exp_avg = dict(zeros if exp_avg is None else exp_avg)
         self.exp_avg_sq = {k: v.clone() for k, v in zeros.items()} if exp_avg_sq is None else dict(exp_avg_sq)
+
+    def give_up(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Tensors, exp_avg and exp_avg_sq by field, for :meth:`replace` to get others: this object lets go of them, so
+        that each can be freed as soon as its successor is there."""
+        tensors = {name: tensor.detach() for name, tensor in self.gaussians.tensors().items()}
+        parts = tensors, self.exp_avg, self.exp_avg_sq
+        del self.gaussians, self.exp_avg, self.exp_avg_sq
+        return parts
 
     @torch.no_grad()
     def step(self) -> None:

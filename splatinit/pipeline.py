@@ -297,6 +297,9 @@ def run(
     process works in ``out``.
     """
     with _Line.open(images, out, config or make_config(init, settings), progress) as line:
+        # Some initializers are told how many points to make: what training has no memory for need not be made.
+        planned = getattr(line.config.init.settings, "count", 0)
+        line.foresee(planned, lambda fits: f"Use init.count={fits} or fewer.")
         start = line.start()
         if not line.train(start, stop) or stop():
             return line.result(start, steps_done=line.steps_done, interrupted=True)
@@ -380,12 +383,21 @@ class _Line:
         self.stages.do("init", compute)
         return self.folder.read_start()
 
+    def foresee(self, count: int, how: Callable[[int], str]) -> None:
+        """Raise OutOfMemory unless ``count`` Gaussians can be trained here (see :mod:`splatinit.memory`)."""
+        from .training import memory_needs
+
+        if "train" not in self.folder.record():
+            needs = memory_needs(self.scene, self.config.seeding.sh_degree, self.config.train)
+            needs.require(count, how, given=False)
+
     def train(self, begun: Initialization, stop: Callable[[], bool]) -> bool:
         """Have ``splat.ply``; False when ``stop`` came first."""
         from .io.splat import write_splat_ply
 
         if self.stages.kept("train"):
             return True
+        self.foresee(len(begun.points), lambda fits: f"Start from at most {fits} points.")
         result = train(
             self.scene,
             seed(begun, self.config.seeding),

@@ -101,6 +101,10 @@ class Targets:
     ) -> None:
         self._decoder.close()
 
+    def still_to_keep(self) -> int:
+        """Bytes of photos that memory has still to take, at most."""
+        return self._decoder.still_to_keep()
+
     def get(self, done: int) -> Target:
         """The target of the update after ``done`` updates.
 

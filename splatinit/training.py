@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .decoding import most_bytes
 from .draws import seeded
 from .errors import ConfigError, OutOfMemory, SplatinitError, TrainingError
+from .memory import TrainingMemory
 from .progress import Progress, Silent
 from .raster.base import Rasterizer, RasterSettings
 from .targets import HeldOut, Priors, Targets, unsee_masked
@@ -157,6 +159,8 @@ def train(
         raise TrainingError(f"{scene.root}: no training view; expected at least one.")
     if len(gaussians) == 0:
         raise TrainingError("Training cannot start from 0 Gaussians.", hint="Try another initializer (--init).")
+    needs = memory_needs(scene, gaussians.sh_degree, config)
+    needs.require(len(gaussians), lambda fits: f"Start from at most {fits} Gaussians.")
     _check_finite(gaussians, "before the first step")
     rates = {
         "means": config.lr_means * scene.extent,
@@ -191,6 +195,9 @@ def train(
 
     progress.start("train", total=config.steps)
     with Targets(scene, config, seed, device, spill=checkpoints, progress=progress) as targets:
+        adam.admit = lambda count: needs.require_growth(
+            len(adam.gaussians), count, step=adam.steps, photos=targets.still_to_keep()
+        )
         if saver is not None and saver.refinement_waits:
             with _saved_on_failure(saver, report, refinement_waits=True):
                 report.refined(adam.steps, refine(adam.steps), len(adam.gaussians))
@@ -270,12 +277,21 @@ def train(
     )
 
 
+def memory_needs(scene: Scene, sh_degree: int, config: TrainConfig) -> TrainingMemory:
+    """What a training of Gaussians of this degree on ``scene`` takes."""
+    sizes = [(view.camera.width, view.camera.height) for view in scene.views]
+    width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    photos = most_bytes(scene.train, config.image_cache_mb * 2**20)
+    return TrainingMemory(sh_degree=sh_degree, width=width, height=height, photos=photos)
+
+
 @contextmanager
 def _saved_on_failure(saver: _Saver | None, report: _Report, *, refinement_waits: bool = False) -> Iterator[None]:
     """Save a checkpoint before an error of the block goes up, and say in its hint that the same call goes on from it.
 
-    The block must not have changed the training's state when it fails. A TrainingError goes up as it is: what would be
-    saved would only fail again.
+    The block must not have changed the training's state when it fails. Of a refinement that is so when it was refused
+    for want of memory (an OutOfMemory), and the checkpoint then says that it waits. A TrainingError goes up as it is:
+    what would be saved would only fail again.
     """
     try:
         yield
@@ -285,7 +301,10 @@ def _saved_on_failure(saver: _Saver | None, report: _Report, *, refinement_waits
         problem = error if isinstance(error, SplatinitError | OSError) else _no_memory(error)
         if problem is None:
             raise
-        step = saver.save_before_error(report.seconds(), refinement_waits) if saver is not None else 0
+        unchanged = not refinement_waits or isinstance(error, OutOfMemory)
+        step = 0
+        if saver is not None:
+            step = saver.save_before_error(report.seconds(), refinement_waits) if unchanged else saver.saved_step
         if isinstance(problem, SplatinitError) and step > 0:
             ends = "." if problem.hint and not problem.hint.endswith((".", "!", "?")) else ""
             goes_on = f"Nothing is lost: the same command goes on after step {step}."

@@ -171,9 +171,11 @@ class Adc:
         halves = split_in_two({k: rows(v, splits) for k, v in old.items()}, random)
         fits = (largest(halves["log_scales"]) <= size_limit).nonzero()[:, 0]
 
-        rebuild(adam, keep, {k: torch.cat([rows(old[k], clones), rows(halves[k], fits)]) for k in old})
-        self._gradient_sum = self._seen = None
+        new = {k: torch.cat([rows(old[k], clones), rows(halves[k], fits)]) for k in old}
         pruned = (len(size) - len(splits) - len(keep)) + (2 * len(splits) - len(fits))
+        del old, halves, size  # or the old Gaussians could not be freed while the new ones are made
+        rebuild(adam, keep, new)
+        self._gradient_sum = self._seen = None
         return len(clones), len(splits), pruned
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -50,6 +50,9 @@ class Densifier(Protocol):
     def refine(self, step: int, adam: GaussianAdam, random: torch.Generator) -> Change | None:
         """After the update: edit the Gaussians (by :mod:`.edit`), or return None when it is not the time.
 
+        An edit that memory cannot hold is refused by an OutOfMemory that has to go up with nothing changed: the call is
+        made again, with the same arguments, when the training is resumed.
+
         ``random`` is seeded from the run's seed and ``step``.
         """
         ...

@@ -20,19 +20,32 @@ def rows(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def rebuild(adam: GaussianAdam, keep: torch.Tensor, new: Mapping[str, torch.Tensor]) -> None:
     """Keep some rows with their moments, in their order, and append new rows with zero moments.
 
+    One tensor after the other, so that the old and the new of only one are in memory together, as long as the caller
+    holds none of the old ones.
+
     Args:
         keep: [m] integer rows of the present Gaussians.
         new: field → rows to append, all six fields, maybe 0 rows.
 
-    Pending gradients are dropped.
+    Pending gradients are dropped. Raises what ``adam.admit`` raises, with nothing changed.
     """
-    tensors, exp_avg, exp_avg_sq = {}, {}, {}
-    for name, old in adam.gaussians.tensors().items():
-        zeros = torch.zeros_like(new[name])
-        tensors[name] = torch.cat([rows(old, keep), new[name]])
-        exp_avg[name] = torch.cat([rows(adam.exp_avg[name], keep), zeros])
-        exp_avg_sq[name] = torch.cat([rows(adam.exp_avg_sq[name], keep), zeros])
+    adam.admit(len(keep) + len(new["means"]))
+    tensors, exp_avg, exp_avg_sq = adam.give_up()
+    for name in list(tensors):
+        tensors[name] = _joined(tensors[name], keep, new[name])
+        for moments in (exp_avg, exp_avg_sq):
+            moments[name] = _joined(moments[name], keep, torch.zeros_like(new[name]))
     adam.replace(tensors, exp_avg, exp_avg_sq)
+
+
+def _joined(old: torch.Tensor, keep: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """Rows ``keep`` of ``old``, then ``new``: a concatenation without a copy of the first part."""
+    joined = old.new_empty(len(keep) + len(new), *old.shape[1:])
+    width = math.prod(old.shape[1:])
+    flat = old.reshape(len(old), width)
+    torch.index_select(flat, 0, keep, out=joined[: len(keep)].view(len(keep), width))
+    joined[len(keep) :] = new
+    return joined
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import BadPoints, ConfigError, SceneError
 from ..geometry.rigid import transform
+from ..memory import require_points
 from ..progress import Progress
 from ..registry import nearest
 from ..types import Initialization, PointCloud, Scene
@@ -22,6 +23,7 @@ BLENDER_HALF_SIDE = 1.3  # scene units, 3DGS's reader of Blender scenes
 DEFAULT_SIZE = {"cameras": 3.0, "points": 1.0, "blender": 1.0}
 # SfM leaves a few points far outside the scene; each axis of the points' box ignores this share at either end.
 POINTS_TRIM = 0.01
+POINT_BYTES = 73  # measured peak per point: double precision while drawing, and what is left
 # 3DGS draws the colour of a Blender start as SH coefficients u/255: grey, with deviations nobody can see.
 GREY_SPREAD = 0.28209479177387814 / 255.0
 
@@ -71,8 +73,10 @@ class Random:
         self.config = config
 
     def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
-        """Raises SceneError when the cameras span no volume, BadPoints when the points' box is asked for and absent."""
+        """Raises SceneError when the cameras span no volume, BadPoints when the points' box is asked for and absent,
+        OutOfMemory when there is no room for so many points."""
         config = self.config
+        require_points(config.count, POINT_BYTES)
         with CostMeter() as cost, cost.stage("draw"):
             volume = _choose_volume(scene) if config.volume == "auto" else config.volume
             colour = ("grey" if volume == "blender" else "random") if config.colour == "auto" else config.colour
