@@ -11,8 +11,10 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +53,12 @@ _UNREADABLE = (
 )
 # Brands of HEIF files with HEVC inside (phones call them .heic, .heif, and sometimes .jpg); Pillow reads AVIF itself.
 _HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+
+# Formats of photos, in Pillow's names; its plugins register when they are imported.
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF")
+for _plugin in ("Jpeg", "Mpo", "Png", "Tiff", "WebP", "Avif"):
+    with suppress(ImportError):  # AVIF came with Pillow 11.3
+        import_module(f"PIL.{_plugin}ImagePlugin")
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -146,13 +154,8 @@ class ImageFile:
         """
         if width < 1 or height < 1:
             raise ShapeError(f"{self.name}: asked for {width}×{height} px; expected at least 1×1.")
-        pixels = _decode(self.path, self.orientation, self.file_alpha)
-        if pixels.shape[:2] != (self.height, self.width):
-            raise FormatError(
-                f"{self.path}: decoded to {pixels.shape[1]}×{pixels.shape[0]} px, but its header said "
-                f"{self.width}×{self.height} px.",
-                hint="The file changed while it was being used, or it is damaged.",
-            )
+        pixels = _decode(self.path, self.orientation, self.file_alpha, self._check_size)
+        self._check_size(pixels.shape[1], pixels.shape[0])
         counts = None
         if self.mask is not None:
             kept = _read_mask(self.mask.path, self.orientation, self.width, self.height)
@@ -178,6 +181,16 @@ class ImageFile:
         alpha = np.clip(premultiplied[..., 3], 0.0, 255.0)
         rgb = premultiplied[..., :3] / np.maximum(alpha, 1e-3)[..., None] * 255.0
         return Pixels(to_uint8(rgb / 255.0), to_uint8(alpha / 255.0), mask)
+
+    def _check_size(self, width: int, height: int) -> None:
+        """Asked of the header before anything is allocated for the pixels, and of the pixels: readers know the first
+        header only."""
+        if (width, height) != (self.width, self.height):
+            raise FormatError(
+                f"{self.path}: is {width}×{height} px, but was {self.width}×{self.height} px when the scene was read.",
+                hint="The file changed while it was being used, or it is damaged.",
+                path=self.path,
+            )
 
     def _fitted(self, pixels: np.ndarray, width: int, height: int, outside: int | None = None) -> np.ndarray:
         """[height, width, ...] of [self.height, self.width, ...]: without lens distortion, resized.
@@ -229,9 +242,9 @@ def probe_image(path: Path, name: str | None = None) -> ImageFile:
     """
     path = Path(path)
     try:
-        with _open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
-            file_alpha = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+            file_alpha = _has_alpha(image)
             exif, camera_exif = _exif(image)
             # Pillow turns TIFF files by itself while it decodes them, and image.size is already upright.
             orientation = 1 if image.format == "TIFF" else exif.get(_ORIENTATION, 1)
@@ -252,13 +265,38 @@ def probe_image(path: Path, name: str | None = None) -> ImageFile:
     )
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
     """Pillow's image, undecoded; HEIF through pillow-heif, which turns it upright itself and says so in its EXIF.
 
-    Raises MissingExtra when the file is HEIF and pillow-heif is not installed; what Pillow raises.
+    In place of ``Image.open``, which warns of every image above 89 megapixels and refuses those above 179: a limit of
+    the whole process, that a library must not move, and that phones exceed. Who decodes must have asked for the size
+    (:meth:`splatinit.io.read.ReadConfig.check_pixels`). Formats beyond those of photos are not tried.
+
+    Raises MissingExtra when the file is HEIF and pillow-heif is not installed; what Pillow raises (``UNREADABLE``).
     """
     with open(path, "rb") as file:
         head = file.read(64)
+        _register_heif(path, head)
+        for name in _FORMATS:
+            factory, accepts = Image.OPEN.get(name, (None, None))
+            if factory is None or (accepts is not None and accepts(head[:16]) is not True):
+                continue
+            file.seek(0)
+            try:
+                image = factory(file, os.fspath(path))
+            except SyntaxError:  # how a plugin says that it is not its format
+                continue
+            yield image
+            return
+    raise UnidentifiedImageError(f"{path}: no known format")
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _register_heif(path: Path, head: bytes) -> None:
     brands = {head[at : at + 4] for at in range(8, min(len(head), int.from_bytes(head[:4], "big")), 4)}
     if head[4:8] == b"ftyp" and brands & _HEVC_BRANDS:
         try:
@@ -271,7 +309,6 @@ def _open(path: Path) -> Image.Image:
                 path=path,
             ) from error
         pillow_heif.register_heif_opener()
-    return Image.open(path)
 
 
 def _exif(image: Image.Image) -> tuple[Mapping[int, Any], Mapping[int, Any]]:
@@ -314,11 +351,12 @@ def _unreadable(path: Path, error: BaseException) -> FormatError:
     )
 
 
-def _decode(path: Path, orientation: int, with_alpha: bool) -> np.ndarray:
-    """[h, w, 3] or, with alpha, [h, w, 4] uint8."""
+def _decode(path: Path, orientation: int, with_alpha: bool, check_size: Callable[[int, int], None]) -> np.ndarray:
+    """[h, w, 3] or, with alpha, [h, w, 4] uint8; ``check_size`` is asked of width and height before it is decoded."""
     try:
-        with _open(path) as image:
-            if _is_deep(image):
+        with open_image(path) as image:
+            check_size(*(reversed(image.size) if orientation >= 5 else image.size))
+            if _is_deep(image) or _is_large_tiff(image):
                 pixels = _decode_deep(path)
                 if image.format != "TIFF" and orientation in _TRANSPOSE:
                     pixels = _turn(pixels, orientation)
@@ -347,18 +385,31 @@ def _as_array(image: Image.Image, mode: str) -> np.ndarray:
     return pixels
 
 
+def _header(path: Path) -> tuple[bool, int, int]:
+    """Whether it has alpha, and width and height in px as stored. (Not :func:`probe_image`: reading EXIF touches the
+    warning filters, which threads that decode share.)"""
+    try:
+        with open_image(path) as image:
+            return _has_alpha(image), *image.size
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
 def _read_mask(path: Path, orientation: int, width: int, height: int) -> np.ndarray:
     """[height, width] uint8, 255 where the mask keeps the photo; any resolution of the photo's proportions."""
-    mask = probe_image(path)
-    with_alpha, stored = mask.file_alpha, mask.as_stored()
+    with_alpha, stored_width, stored_height = _header(path)
     # Some tools turn photos upright before they mask them, some do not; a quarter turn shows in the proportions.
-    if orientation >= 5 and not same_proportions(stored.height, stored.width, width, height):
+    if orientation >= 5 and not same_proportions(stored_height, stored_width, width, height):
         orientation = 1
-    pixels = _decode(path, orientation, with_alpha)
+
+    def fits(mask_width: int, mask_height: int) -> None:
+        _check_fits(path, "mask", (mask_height, mask_width), width, height)
+
+    pixels = _decode(path, orientation, with_alpha, fits)
     grey = pixels[..., 3] if with_alpha else pixels.max(axis=2)
     # Some tools write 0 and 1 instead of 0 and 255.
     kept = np.where(grey > (127 if grey.max(initial=0) > 1 else 0), np.uint8(255), np.uint8(0))
-    _check_fits(path, "mask", kept.shape, width, height)
+    fits(kept.shape[1], kept.shape[0])
     if kept.shape != (height, width):
         kept = cv2.resize(kept, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return kept
@@ -371,6 +422,9 @@ def _read_depth(path: Path, orientation: int, width: int, height: int) -> np.nda
             # Reads arrays and nothing else: np.load would also open archives, and their members.
             depth = np.lib.format.open_memmap(path, mode="r")
         else:
+            _, stored_width, stored_height = _header(path)
+            turned = (stored_width, stored_height) if orientation >= 5 else (stored_height, stored_width)
+            _check_fits(path, "depth map", turned, width, height)
             depth = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
             if depth is None:
                 raise ValueError("damaged, or not an image")
@@ -418,8 +472,15 @@ def _is_deep(image: Image.Image) -> bool:
     return False
 
 
+def _is_large_tiff(image: Image.Image) -> bool:
+    """One that Pillow would warn of, or refuse, while it decodes (see :func:`open_image`), and OpenCV reads as well."""
+    limit = Image.MAX_IMAGE_PIXELS
+    large = limit is not None and image.width * image.height > limit
+    return large and image.format == "TIFF" and image.mode in ("L", "RGB", "RGBA")
+
+
 def _decode_deep(path: Path) -> np.ndarray:
-    """A 16-bit file as [h, w, 3|4] uint8, 65535 → 255."""
+    """A file that Pillow does not read well as [h, w, 3|4] uint8; of 16 bits, 65535 → 255."""
     data = np.frombuffer(path.read_bytes(), np.uint8)
     pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if pixels is None:
@@ -524,6 +585,7 @@ __all__ = [
     "is_image",
     "list_images",
     "missing_images",
+    "open_image",
     "probe_image",
     "same_proportions",
     "to_uint8",

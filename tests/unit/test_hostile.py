@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 from splatinit.errors import BadPoints, BadPoses, FormatError, SceneError, SplatinitError, printable
 from splatinit.io.cameras import read_cameras
 from splatinit.io.colmap_model import read_model
+from splatinit.io.images import DepthFile, MaskFile, probe_image
 from splatinit.io.pointcloud import read_ply_points
 from splatinit.io.read import ReadConfig, read_images
 from splatinit.io.text import read_json, read_lines, to_array, to_floats, to_ints
@@ -374,3 +377,64 @@ def test_links_in_the_folder_are_followed(tmp_path):
     folder = scene(tmp_path / "scene", "linked/b.png")
     (folder / "linked").symlink_to(target.parent)
     assert list(read_images(folder).cameras) == ["linked/b.png"]
+
+
+# -------------------------------------------------------------------------------------------------------------- images
+def png_with_size(path, width, height):
+    """A PNG of a few bytes whose header promises any size, with a true checksum."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
+    data = b"".join(struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_pillows_limit_of_pixels_is_not_ours(tmp_path, suffix, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}")
+    expected = np.asarray(Image.open(tmp_path / f"a.{suffix}").convert("RGB"))
+    # WebP allocates while it is opened, so there Pillow's error (above twice the number) stays.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30 if suffix == "webp" else 10)
+    (photo,) = read_images(tmp_path).photos
+    np.testing.assert_array_equal(photo.load(8, 6).rgb, expected)
+
+
+def test_image_bombs_are_refused_by_their_header(tmp_path):
+    png_with_size(tmp_path / "a.png", 60_000, 60_000)
+    with pytest.raises(FormatError, match="a.png: 60000×60000 px are 3600 megapixels; expected at most 256"):
+        read_images(tmp_path)
+    with pytest.raises(FormatError, match=r"48 megapixels|4.8e-05 megapixels"):
+        scene(tmp_path / "scene")
+        read_images(tmp_path / "scene", ReadConfig(max_megapixels=1e-6))
+
+
+def test_an_image_that_grew_is_refused_before_it_is_decoded(tmp_path):
+    image(tmp_path / "a.png")
+    image(tmp_path / "mask.png")
+    (photo,) = (probe_image(tmp_path / "a.png"),)
+    masked = replace(photo, mask=MaskFile(tmp_path / "mask.png", "ignore"))
+    measured = replace(photo, depth=DepthFile(tmp_path / "mask.png", 1.0))
+    png_with_size(tmp_path / "mask.png", 200_000, 100_000)
+    with pytest.raises(FormatError, match="mask.png: the mask is 200000×100000 px, its photo 8×6 px"):
+        masked.load(8, 6)
+    with pytest.raises(FormatError, match="mask.png: the depth map is 200000×100000 px, its photo 8×6 px"):
+        measured.load_depth(8, 6)
+    png_with_size(tmp_path / "a.png", 200_000, 100_000)
+    with pytest.raises(FormatError, match="a.png: is 200000×100000 px, but was 8×6 px when the scene was read"):
+        photo.load(8, 6)
+
+
+def test_text_bombs_in_images_are_refused(tmp_path):
+    image(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    body = b"zTXta\0\0" + zlib.compress(bytes(50_000_000), 9)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
+    with pytest.raises(FormatError, match="the image cannot be read .*too large"):
+        probe_image(tmp_path / "a.png")
+
+
+def test_other_formats_are_not_tried(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png", format="GIF")
+    with pytest.raises(FormatError, match="not an image of a known format"):
+        probe_image(tmp_path / "a.png")

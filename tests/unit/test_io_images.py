@@ -213,7 +213,7 @@ def test_damaged_files_are_named(tmp_path):
             load(cut)
     photo = probe_image(tmp_path / "whole.png")
     write_png(tmp_path / "whole.png", noise[:32])
-    with pytest.raises(FormatError, match="header said 64×64"):
+    with pytest.raises(FormatError, match="is 64×32 px, but was 64×64 px when"):
         photo.load(64, 64)
     with pytest.raises(ShapeError):
         photo.load(0, 5)
