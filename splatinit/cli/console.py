@@ -15,6 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
+
+from ..errors import printable
 
 # Where nobody watches (a log file, CI), one line of a long stage is enough every so many seconds.
 QUIET_SECONDS = 20.0
@@ -23,8 +26,21 @@ PIPE_WIDTH = 120  # columns of tables that do not go to a terminal
 
 def make_console(*, stderr: bool = False) -> Console:
     """A console that does not squeeze tables into 80 columns when its output is a file or a pipe."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    console = SafeConsole(stderr=stderr, highlight=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return SafeConsole(stderr=stderr, highlight=False, emoji=False, width=PIPE_WIDTH)
+
+
+class SafeConsole(Console):
+    """A console whose texts cannot steer the terminal: names of files and of photos come from other people.
+
+    ``rich.markup.escape`` keeps names from being markup; here control characters in whatever text is printed, plainly,
+    in a table or in a bar, are shown as escapes.
+    """
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(printable(text, keep="\n\t"), **how)
 
 
 class ConsoleProgress:
@@ -78,7 +94,7 @@ class ConsoleProgress:
         count = f"{done}/{self._total}" if self._total else str(done)
         info = "  ".join(f"{name} {value}" for name, value in fields.items())
         if self._bars is not None:
-            self._bars.update(self._task, completed=done, count=count, info=escape(info))
+            self._bars.update(self._task, completed=done, count=count, info=escape(printable(info)))
         elif not self.console.is_terminal and time.perf_counter() - self._told > QUIET_SECONDS:
             self._told = time.perf_counter()
             self.console.print(f"  {self.stage} {count}  {info}", markup=False)
@@ -88,11 +104,11 @@ class ConsoleProgress:
         stage = self.stage or ""
         self._close_bar()
         self.stage = None
-        line = f"[green]✓[/] [bold]{escape(stage):<6}[/] {escape(summary)} [dim]{seconds:.1f} s[/]"
+        line = f"[green]✓[/] [bold]{escape(stage):<6}[/] {escape(printable(summary))} [dim]{seconds:.1f} s[/]"
         self.console.print(line, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        self.console.print(f"  [yellow]note[/] {escape(text)}", soft_wrap=True)
+        self.console.print(f"  [yellow]note[/] {escape(printable(text))}", soft_wrap=True)
 
     def _close_bar(self) -> None:
         if self._bars is not None:

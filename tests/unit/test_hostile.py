@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -11,14 +12,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from rich.markup import escape
+from rich.table import Table
+from typer.testing import CliRunner
 
+from splatinit.cli.app import app
+from splatinit.cli.console import ConsoleProgress, SafeConsole
 from splatinit.errors import BadPoints, BadPoses, FormatError, SceneError, SplatinitError, printable
+from splatinit.evaluation import file_names
 from splatinit.io.cameras import read_cameras
 from splatinit.io.colmap_model import read_model
 from splatinit.io.images import DepthFile, MaskFile, probe_image
 from splatinit.io.pointcloud import read_ply_points
 from splatinit.io.read import ReadConfig, read_images
 from splatinit.io.text import read_json, read_lines, to_array, to_floats, to_ints
+from splatinit.report.figures import SheetRow, contact_sheet
 
 
 # ------------------------------------------------------------------------------------------------------ error messages
@@ -438,3 +446,58 @@ def test_other_formats_are_not_tried(tmp_path):
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png", format="GIF")
     with pytest.raises(FormatError, match="not an image of a known format"):
         probe_image(tmp_path / "a.png")
+
+
+# ----------------------------------------------------------------------------------------------------- what is printed
+HOSTILE_NAME = "[red]a[/] \x1b[31mb\x07\u202ec.png :smile:"
+SHOWN_NAME = r"[red]a[/] \x1b[31mb\x07\u202ec.png :smile:"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_cannot_steer_the_terminal(terminal):
+    console = SafeConsole(file=io.StringIO(), force_terminal=terminal, width=200, emoji=False, highlight=False)
+    progress = ConsoleProgress(console)
+    progress.note(HOSTILE_NAME)
+    progress.start("init")
+    progress.advance(1, name=HOSTILE_NAME)
+    progress.finish(HOSTILE_NAME)
+    table = Table("name", title=escape(HOSTILE_NAME))
+    table.add_row(escape(HOSTILE_NAME))
+    console.print(table)
+    console.print(HOSTILE_NAME, markup=False)
+    said = console.file.getvalue()
+    assert said.count(SHOWN_NAME) >= 5
+    assert "\x07" not in said and "\u202e" not in said and "\x1b[31mb" not in said
+
+
+def test_errors_and_notes_of_the_command_line_are_escaped(tmp_path):
+    folder = tmp_path / "[bold]x\x1b[2J"
+    folder.mkdir()
+    result = CliRunner().invoke(app, ["run", str(folder), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert r"[bold]x\x1b[2J: no photos" in result.output.replace("\n", "") and "\x1b[2J" not in result.output
+
+
+def test_pictures_are_named_safely():
+    names = [
+        "a/../b.png",
+        HOSTILE_NAME,
+        "../../etc/passwd.png",
+        "-rf.png",
+        "x\ny.png",
+        "CON.png",
+        ".hidden.png",
+        "/abs.png",
+    ]
+    for flat in (False, True):
+        files = file_names(names, flat=flat)
+        assert len({file.lower() for file in files.values()}) == len(names)
+        for file in files.values():
+            parts = file.split("/")
+            assert all(part and not part.startswith((".", "/")) and printable(part) == part for part in parts)
+
+
+def test_contact_sheets_draw_any_name():
+    picture = np.zeros((8, 8, 3), np.uint8)
+    sheet = contact_sheet([SheetRow(HOSTILE_NAME, "1 dB\n\x1b", (picture, picture))], ("a", "b"), "caption \u202e")
+    assert sheet.dtype == np.uint8
