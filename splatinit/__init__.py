@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .checks import check as check
     from .config import build_config as build_config
     from .errors import SplatinitError as SplatinitError
     from .io.pointcloud import read_ply_points as read_ply_points
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .types import Scene as Scene
 
 _HOMES = {
+    "checks": ("check",),
     "pipeline": ("run", "read", "pose", "initialize", "seed", "train", "evaluate", "render"),
     "types": ("Camera", "Gaussians", "ImageSet", "Initialization", "PointCloud", "Scene"),
     "errors": ("SplatinitError",),
