@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 
 from .. import __version__, environment
-from ..errors import ConfigError, SplatinitError
+from ..errors import ConfigError, NoPoses, SplatinitError
 from ..io.atomic import HINTS
 from .console import Stopped, make_console, watched
 
@@ -825,7 +825,11 @@ def _whole_scene(scene: Path, typed: Sequence[str], pose: bool, progress: Any) -
     progress.finish(pipeline.describe_images(images))
     for text in images.notes:
         progress.note(text)
-    posed = pipeline.pose(images, pipeline.resolve_poser(config, images), progress=progress)
+    try:
+        posed = pipeline.pose(images, pipeline.resolve_poser(config, images), progress=progress)
+    except NoPoses as error:
+        hint = "Give --pose, so that structure from motion finds them."
+        raise NoPoses(error.message, hint=hint) from error
     for text in posed.notes[len(images.notes) :]:
         progress.note(text)
     return posed

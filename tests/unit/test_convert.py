@@ -367,8 +367,10 @@ def test_the_command(tmp_path):
     text = invoke("convert", tmp_path / "model", tmp_path / "small", "--to", "nerfstudio", "--max-size", 20)
     assert "3 of 3 photos were written as PNG: 3 resized" in text
     assert read_images(tmp_path / "small", FULL).cameras["images/0.png"].width == 20
+    # Nothing is missing, so nothing is computed.
+    assert "3 photos copied" in invoke("convert", tmp_path / "model", tmp_path / "posed", "--to", "colmap", "--pose")
     text = invoke("convert", tmp_path / "in", tmp_path / "no", "--to", "colmap", code=2)
-    assert "it holds 3 photos but no poses" in text and "poser.name=colmap" in text
+    assert "it holds 3 photos but no poses" in text and "Give --pose" in text
     text = invoke("convert", tmp_path / "model", tmp_path / "out", "--to", "colmap", code=2)
     assert "exists and is not empty" in text
     (tmp_path / "run").mkdir()
