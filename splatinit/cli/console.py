@@ -143,6 +143,7 @@ class Interrupts:
 
     def __init__(self, progress: ConsoleProgress) -> None:
         self.signum: int | None = None
+        self.raised: Stopped | None = None
         self._progress = progress
         self._before: dict[int, Any] = {}
         self._reader, self._writer = socket.socketpair()
@@ -172,7 +173,8 @@ class Interrupts:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self._progress.stage != "train" or self.signum is not None:
-            raise Stopped(signum, self._progress.stage)
+            self.raised = Stopped(signum, self._progress.stage)
+            raise self.raised
         self.signum = signum
         self._progress.note(f"{signal.Signals(signum).name}: writing a checkpoint, then stopping (again: at once)")
 
@@ -214,5 +216,10 @@ class Interrupts:
 def watched(work: Callable[[ConsoleProgress, Interrupts], Any]) -> tuple[Any, int | None]:
     """Run ``work(progress, stop)``, signals caught: its result, and the signal that stopped it."""
     with ConsoleProgress(make_console(stderr=True)) as progress, Interrupts(progress) as stop:
-        result = work(progress, stop)
+        try:
+            result = work(progress, stop)
+        except Exception as error:
+            if stop.raised is None:
+                raise
+            raise stop.raised from error  # some library made an error of its own of it
     return result, stop.signum

@@ -35,24 +35,25 @@ def load_pycolmap() -> ModuleType:
     """pycolmap, imported without losing the process's signal handlers.
 
     Its logging library takes SIGTERM over while it is imported, so that a polite kill would print a stack trace
-    and skip whatever the program meant to do; the handlers that Python knows of are put back, and a signal that
-    comes in between waits for them.
+    and skip whatever the program meant to do: the handlers that Python knows of are put back. A signal that comes in
+    between waits for them, because an exception within the import would become one about a broken installation.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+    if threading.current_thread() is not threading.main_thread():
         import pycolmap
 
         return pycolmap
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    waiting: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in before.items() if handler is not None}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: waiting.append(number))
     try:
         import pycolmap
-
-        for number in numbers:
-            handler = signal.getsignal(number)
-            if handler is not None:
-                signal.signal(number, handler)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in waiting:
+        signal.raise_signal(number)
     return pycolmap
 
 
@@ -77,18 +78,22 @@ def run_in_background(
     token = colmap.CancellationToken()
     outcome: dict[str, Any] = {}
 
+    # Not Thread.join: interrupted by a signal, Python 3.11 takes the thread for ended, and the process would end under
+    # COLMAP, which then aborts with a stack trace.
+    ended = threading.Event()
+
     def target() -> None:
         try:
             outcome["value"] = work(token)
         except BaseException as error:  # re-raised in the caller's thread
             outcome["error"] = error
+        finally:
+            ended.set()
 
     level, colmap.logging.minloglevel = colmap.logging.minloglevel, int(colmap.logging.FATAL)
-    thread = threading.Thread(target=target, name="splatinit-colmap", daemon=True)
-    thread.start()
+    threading.Thread(target=target, name="splatinit-colmap", daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(_POLL)
+        while not ended.wait(_POLL):
             if done is not None:
                 try:
                     progress.advance(done(), **fields)
@@ -96,7 +101,7 @@ def run_in_background(
                     continue  # the database is locked for a moment
     except BaseException:
         token.cancel()
-        thread.join()
+        ended.wait()
         raise
     finally:
         colmap.logging.minloglevel = level

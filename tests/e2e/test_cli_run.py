@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import tiny
 import torch
 import yaml
 from PIL import Image
@@ -25,11 +24,10 @@ import splatinit as splatinit_api
 from splatinit import native
 from splatinit.cli.app import app
 from splatinit.initializers import INITIALIZERS
-from splatinit.io.colmap_model import read_model, write_model
+from splatinit.io.colmap_model import read_model
 from splatinit.io.images import write_png
-from splatinit.io.pointcloud import read_ply_points, write_ply_points
+from splatinit.io.pointcloud import read_ply_points
 from splatinit.io.splat import read_splat_ply
-from splatinit.types import PointCloud, View
 
 pytestmark = pytest.mark.e2e
 
@@ -57,24 +55,6 @@ def surroundings(tmp_path_factory):
     torch.set_num_threads(threads[0])
     if threads[1] is not None:
         native.set_threads(threads[1])
-
-
-@pytest.fixture(scope="module")
-def tiny_scene(tmp_path_factory) -> Path:
-    """A COLMAP folder of 10 photos of 28×24 px, and a point cloud near the truth."""
-    folder = tmp_path_factory.mktemp("data") / "tiny"
-    posed = tiny.scene(views=VIEWS)
-    views = [View(view.name, view.camera, view.photo) for view in posed.views]
-    for view in views:
-        write_png(folder / "images" / view.name, view.photo.pixels.rgb)
-    truth = tiny.random_model(12, 5)
-    means = truth.means.numpy().repeat(6, axis=0)
-    jitter = np.random.default_rng(0).normal(scale=0.08, size=means.shape)
-    rgb = (truth.sh0[:, 0].numpy() * 0.282 + 0.5).clip(0, 1).repeat(6, axis=0)
-    points = PointCloud(xyz=means + jitter, rgb=rgb)
-    write_model(folder / "sparse" / "0", views, points)
-    write_ply_points(folder.parent / "points.ply", points)
-    return folder
 
 
 def splatinit(*arguments: object, code: int = 0) -> str:
