@@ -568,18 +568,18 @@ def export_model(
 
     views = list(scene.views)
     if with_images:
+        from .decoding import each_decoded
         from .evaluation import file_names
 
         # The photos become PNG, losslessly, so their names in the model change with them; flat, because some trainers
         # look only at the last part of a name.
         names = file_names([view.name for view in views], flat=True)
-        views = [dataclasses.replace(view, name=names[view.name]) for view in views]
         progress.start("photos", len(views))
-        for done, view in enumerate(views, 1):
-            pixels = view.pixels()
+        for done, (view, pixels) in enumerate(each_decoded(views), 1):
             layers = pixels.rgb if pixels.alpha is None else np.dstack([pixels.rgb, pixels.alpha])
-            write_png(folder.start_images / view.name, layers)
+            write_png(folder.start_images / names[view.name], layers)
             progress.advance(done)
+        views = [dataclasses.replace(view, name=names[view.name]) for view in views]
         progress.finish(f"{len(views)} undistorted photos")
     write_model(folder.start_model, views, points)
     write_ply_points(folder.start_model / "points3D.ply", points)

@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "paths": set(),
     "pipeline": {
         "config",
+        "decoding",
         "densify",
         "environment",
         "evaluation",
