@@ -385,8 +385,9 @@ def replacing_pinhole(
     is what ``cv2.getOptimalNewCameraMatrix(alpha=0)`` computes, from the whole border instead of 9 samples a side.
 
     Where there is no such rectangle, or where its corners are enlarged more than MAX_STRETCH times (fisheyes), the
-    pinhole keeps the principal point and fx/fy. It is the widest of which no corner is enlarged more than that, but not
-    wider than the photo along both axes. What it shows beyond the photo is masked (``Lens.masked``).
+    pinhole keeps fx/fy. It is the widest of which no corner is enlarged more than that, but not wider than the photo
+    along both axes; the axis is in its middle where the photo reaches far enough on all sides. What it shows beyond the
+    photo is masked (``Lens.masked``).
 
     Args:
         K: [3, 3] px of an image of ``width`` × ``height`` px.
@@ -441,7 +442,7 @@ def _replacing(
     corner = np.hypot(max(left, right), max(top, bottom))  # NaN if any is
     if left + right > 0 and top + bottom > 0 and corner <= survey.usable:
         new_fx, new_fy = width / (left + right), height / (top + bottom)
-        return replace(lens, pinhole=(new_fx, new_fy, left * new_fx, top * new_fy))
+        return _masked(replace(lens, pinhole=(new_fx, new_fy, left * new_fx, top * new_fy)), width, height)
 
     if not nearest > 0:
         return f"has its axis outside the {width}×{height} px image, and leaves no rectangle of it filled"
@@ -449,12 +450,30 @@ def _replacing(
     left, right, top, bottom = (float(np.where(np.isnan(side), np.inf, side).min()) for side in ends)
     if not min(left, right, top, bottom) > 0:
         return folds
-    filled_x, filled_y = max(cx / left, (width - cx) / right) / fx, max(cy / top, (height - cy) / bottom) / fy
-    scale = max(float(farthest) / survey.usable, min(filled_x, filled_y))
-    if scale > _MAX_ENLARGED:
-        return f"has all it shows in so few px that they need enlarging {scale:.3g} times"
-    lens = replace(lens, pinhole=(scale * fx, scale * fy, cx, cy))
-    # Along each ray from the centre the photo ends once, so what is reached at the border is reached everywhere.
+    span_x, span_y = width / fx, height / fy
+
+    def window(scale: float) -> tuple[float, float, float]:
+        """What the pinhole of ``scale`` times the focal lengths shows left of and above the axis; its far corner."""
+        x, y = _placed(span_x / scale, left, right), _placed(span_y / scale, top, bottom)
+        return x, y, float(np.hypot(max(x, span_x / scale - x), max(y, span_y / scale - y)))
+
+    # The far corner is half a diagonal away where the window is in the middle, and less than a diagonal anywhere.
+    high = float(np.hypot(span_x, span_y)) / survey.usable
+    low = max(0.5 * high, min(span_x / (left + right), span_y / (top + bottom)))
+    high = max(low, high)
+    if window(low)[2] <= survey.usable * (1.0 + 1e-9):
+        high = low
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if window(middle)[2] <= survey.usable else (middle, high)
+    if high > _MAX_ENLARGED:
+        return f"has all it shows in so few px that they need enlarging {high:.3g} times"
+    x, y, _ = window(high)
+    return _masked(replace(lens, pinhole=(high * fx, high * fy, x * high * fx, y * high * fy)), width, height)
+
+
+def _masked(lens: Lens, width: int, height: int) -> Lens:
+    """The lens with ``masked`` as it is. Along each ray from the axis the photo ends once, so the border tells."""
     columns, rows = np.arange(width), np.arange(height)
     border = (lens.project(columns, rows[[0, -1]]), lens.project(columns[[0, -1]], rows))
     reached = all(
@@ -462,3 +481,11 @@ def _replacing(
         for u, v in border
     )
     return replace(lens, masked=not reached)
+
+
+def _placed(span: float, before: float, after: float) -> float:
+    """How much of a window of ``span`` lies before 0: half, unless the photo's ``before`` and ``after`` 0 demand more
+    or less."""
+    if before + after <= span:
+        return span * before / (before + after)
+    return min(max(0.5 * span, span - after), before)

@@ -181,7 +181,7 @@ FISHEYES = {
     "190° circle inside the frame": (intrinsics(60 / 1.658, 160, 120), (0.01, -0.002, 0, 0), False),
     "190° cut above and below": (intrinsics(150 / 1.658, 300, 101), (0.01, -0.002, 0, 0), True),
     "150° across the diagonal, 3:2": (intrinsics(197, 438, 292), (-0.03, 0.006, -0.004, 0.001), True),
-    "190° off centre": (intrinsics(100 / 1.658, 240, 121, 30, -25), (0.01, -0.002, 0, 0), None),
+    "190° off centre": (intrinsics(100 / 1.658, 240, 121, 30, -25), (0.01, -0.002, 0, 0), False),
 }
 
 
@@ -194,7 +194,7 @@ def test_fisheye_pictures_are_where_the_pinhole_says(tmp_path, name):
     x, y = truth(K, new_K, k, width, height)
     # What no ray of the photo reaches, by brute force, is what is masked.
     reached = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
-    assert photo.has_mask == (not reached.all()) and (masked is None or photo.has_mask == masked)
+    assert photo.has_mask == (not reached.all()) == masked
     if photo.has_mask:
         np.testing.assert_array_equal(pixels.mask, np.where(reached, 255, 0))
         assert 0.003 < 1 - reached.mean() < 0.25
@@ -203,9 +203,10 @@ def test_fisheye_pictures_are_where_the_pinhole_says(tmp_path, name):
     error = np.abs(pixels.rgb[..., 0].astype(int) - pattern(x, y))
     whole = (x >= 0.5) & (x <= width - 0.5) & (y >= 0.5) & (y <= height - 0.5)
     assert error[whole].max() <= 2 and error[reached].max() <= 5
-    # A wide pinhole keeps fx = fy and the principal point; its corners are not enlarged more than it promises.
+    # A wide pinhole keeps fx = fy, its axis in the middle, and its corners are not enlarged more than it promises.
     if name != "narrow":
-        assert new_K[0, 0] == new_K[1, 1] and (new_K[:2, 2] == K[:2, 2]).all()
+        middle = (width / 2, height / 2) if "off" not in name else (width / 2, pytest.approx(46.346, abs=0.01))
+        assert new_K[0, 0] == pytest.approx(new_K[1, 1]) and tuple(new_K[:2, 2]) == pytest.approx(middle)
     corner = np.hypot(max(new_K[0, 2], width - new_K[0, 2]), max(new_K[1, 2], height - new_K[1, 2])) / new_K[0, 0]
     distortion = photo.lenses[0].distortion
     step = corner * np.array([1 - 1e-5, 1 + 1e-5])
@@ -302,6 +303,15 @@ def test_random_coefficients_never_crash():
         assert np.abs(new_K[0, 0] * x + new_K[0, 2] - 0.5 - np.arange(40)).max() < 1e-3
         assert np.abs(new_K[1, 1] * y + new_K[1, 2] - 0.5 - np.arange(31)[:, None]).max() < 1e-3
     assert 10 < refused < 60
+
+
+def test_a_fisheye_cut_on_one_side_is_shown_to_the_other():
+    # The photo ends 26° left of the axis and beyond 90° to the right: nothing needs a mask.
+    lens, new_K = replacing_pinhole(intrinsics(120, 400, 300, -145), Distortion("fisheye", ()), 400, 300, "x")
+    assert not lens.masked and new_K[0, 2] / new_K[0, 0] == pytest.approx(np.tan(55 / 120))
+    right, half = (400 - new_K[0, 2]) / new_K[0, 0], 150 / new_K[0, 0]
+    stretch = 1 + right**2 + half**2  # of an equidistant lens: d tan θ / dθ
+    assert stretch == pytest.approx(MAX_STRETCH, rel=1e-3)
 
 
 def test_mild_folds_outside_what_is_shown_are_cropped():
