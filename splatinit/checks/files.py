@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-
 from ..errors import FormatError, SplatinitError
-from ..io.images import _UNREADABLE, list_images, probe_image
+from ..io.images import _UNREADABLE, list_images, open_image, probe_image
 from ..types import Photo
 
 _TAIL = 64  # bytes; cameras pad with zeros, and editors append little
@@ -69,7 +67,7 @@ def damaged(photos: Sequence[Photo], workers: int) -> dict[str, str]:
         try:
             if not path.is_file() or not looks_cut(path):
                 return None
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 image.load()
         except _UNREADABLE as error:
             return str(error)

@@ -31,9 +31,9 @@ GROUPS = ("photos", "poses", "matches", "points")
 
 def show_check(console: Console, report: CheckReport) -> None:
     """The findings by group, the advice below each, and the verdict."""
-    console.print(f"[bold]{_shown(str(report.scene))}[/]", soft_wrap=True)
+    console.print(f"[bold]{escape(str(report.scene))}[/]", soft_wrap=True)
     for note in report.notes:
-        console.print(f"  [dim]{_shown(note)}[/]", soft_wrap=True)
+        console.print(f"  [dim]{escape(note)}[/]", soft_wrap=True)
     table = Table(box=None, show_header=False, padding=(0, 1))
     for _ in range(3):
         table.add_column(no_wrap=True)
@@ -42,15 +42,10 @@ def show_check(console: Console, report: CheckReport) -> None:
         head = group
         for finding in (each for each in report.findings if each.group == group):
             title = _TITLES.get(finding.id, finding.id.replace("_", " "))
-            table.add_row(f"[bold]{head}[/]", MARKS[finding.level], title, _shown(finding.message))
+            table.add_row(f"[bold]{head}[/]", MARKS[finding.level], title, escape(finding.message))
             if finding.advice:
-                table.add_row("", "", "", f"[{_COLOURS[finding.level]}]→[/] {_shown(finding.advice)}")
+                table.add_row("", "", "", f"[{_COLOURS[finding.level]}]→[/] {escape(finding.advice)}")
             head = ""
     console.print(table)
     seen = f"{report.looked_at} photos decoded, {report.pairs} pairs matched, {report.seconds:.0f} s"
-    console.print(f"[bold {_COLOURS[report.level]}]{_shown(report.verdict)}[/] [dim]({seen})[/]", soft_wrap=True)
-
-
-def _shown(text: str) -> str:
-    """Text that may hold names of files: neither markup nor control characters reach the terminal."""
-    return escape("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
+    console.print(f"[bold {_COLOURS[report.level]}]{escape(report.verdict)}[/] [dim]({seen})[/]", soft_wrap=True)

@@ -11,10 +11,9 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from ..types import Photo, Pixels
-from .images import _TRANSPOSE, _UNREADABLE, ImageFile, _unreadable
+from .images import _TRANSPOSE, _UNREADABLE, ImageFile, _unreadable, open_image
 
 _EXACT_UP_TO = 2_000_000  # pixels; smaller files decode in some ten ms anyway
 
@@ -29,13 +28,15 @@ def thumbnail(photo: Photo, width: int, height: int) -> Pixels:
     """
     if not isinstance(photo, ImageFile):
         return photo.load(width, height)
-    plain = not photo.has_alpha and not photo.has_mask and photo.path.suffix.lower() in (".jpg", ".jpeg")
+    plain = not photo.has_alpha and photo.mask is None and photo.path.suffix.lower() in (".jpg", ".jpeg")
     if not plain or photo.width * photo.height <= _EXACT_UP_TO:
         return replace(photo, lenses=()).load(width, height)
     turned = photo.orientation >= 5
     wanted = (height, width) if turned else (width, height)
     try:
-        with Image.open(photo.path) as image:
+        with open_image(photo.path) as image:
+            if image.size != (photo.as_stored().width, photo.as_stored().height):
+                return replace(photo, lenses=()).load(width, height)  # which says what is wrong
             image.draft("RGB", wanted)  # the smallest of 1/1, 1/2, 1/4, 1/8 that is not below; JPEG only
             if photo.orientation in _TRANSPOSE:
                 image = image.transpose(_TRANSPOSE[photo.orientation])
