@@ -39,6 +39,12 @@ def project(K: np.ndarray, cam_from_world: np.ndarray, xyz: np.ndarray) -> tuple
     return px, z
 
 
+def unproject(K: np.ndarray, world_from_cam: np.ndarray, px: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """World points [n, 3] at depth z [n] behind pixel coordinates px [n, 2]: the inverse of :func:`project`."""
+    rays = (np.asarray(px, dtype=np.float64) - K[:2, 2]) / np.array([K[0, 0], K[1, 1]])
+    return transform(world_from_cam, np.concatenate([rays * z[:, None], z[:, None]], axis=1))
+
+
 @dataclass(frozen=True)
 class Similarity:
     """x_b = scale · R x_a + t."""

@@ -51,6 +51,14 @@ INITIALIZERS.register(
         summary="points that you bring: a .ply or a COLMAP model (laser scan, dense stereo, another tool)",
     )
 )
+INITIALIZERS.register(
+    InitializerSpec(
+        name="depth",
+        impl="splatinit.initializers.depth:Depth",
+        config="splatinit.initializers.depth:DepthConfig",
+        summary="points on the depth maps that came with the photos (LiDAR phones, depth cameras, rendered scenes)",
+    )
+)
 
 
 def needs_points(name: str, config: Any = None) -> bool:

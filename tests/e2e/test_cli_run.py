@@ -37,11 +37,15 @@ VIEWS = 10  # every 8th is a test view: 2 of them
 # Learns the scene in a second: the schedules' fractions of so few steps would refine at every step.
 SETTINGS = ["--steps", "120", "--backend", BACKEND, "eval.lpips=none", "seeding.sh_degree=1"]
 SETTINGS += ["densify.every=0.2", "densify.reset=1", "densify.max_count=400"]
-NEEDED = {"random": ["init.count=300", "init.volume=points"], "file": ["init.path={points}"]}
+NEEDED = {
+    "random": ["init.count=300", "init.volume=points"],
+    "file": ["init.path={points}"],
+    "depth": ["init.count=300", "init.prior=true"],
+}
 
 
-# dB on the test views after 120 steps; measured 31.4, 31.4 and 29.0. Black is 10, an untrained start below 15.
-FLOOR = {"sfm": 28.0, "file": 28.0, "random": 25.0}
+# dB on the test views after 120 steps; measured 31.4, 31.4, 29.0 and 34.1. Black is 10, an untrained start below 15.
+FLOOR = {"sfm": 28.0, "file": 28.0, "random": 25.0, "depth": 30.0}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,12 +89,13 @@ def finished(tiny_scene, tmp_path_factory) -> Path:
 
 # ------------------------------------------------------------------------------------------------------------ the line
 @pytest.mark.parametrize("name", INITIALIZERS.names())
-def test_every_initializer_runs_the_whole_line(tiny_scene, tmp_path, name):
+def test_every_initializer_runs_the_whole_line(tiny_scene, deep_scene, tmp_path, name):
+    scene = deep_scene if name == "depth" else tiny_scene
     if INITIALIZERS.spec(name).missing():
         pytest.skip(f"{name} needs {INITIALIZERS.spec(name).missing()}")
     needed = [setting.format(points=tiny_scene.parent / "points.ply") for setting in NEEDED.get(name, [])]
     out = tmp_path / "run"
-    printed = splatinit("run", tiny_scene, "--init", name, "-o", out, *SETTINGS, *needed)
+    printed = splatinit("run", scene, "--init", name, "-o", out, *SETTINGS, *needed)
     assert "PSNR" in printed and name in printed and "contact_sheet.png" in printed
     metrics = json.loads((out / "eval" / "metrics.json").read_text())
     assert len(metrics["images"]) == 2
@@ -98,7 +103,7 @@ def test_every_initializer_runs_the_whole_line(tiny_scene, tmp_path, name):
     assert metrics["gaussians"] == len(read_splat_ply(out / "splat.ply"))
     assert yaml.safe_load((out / "config.yaml").read_text())["init"]["name"] == name
     env = json.loads((out / "env.json").read_text())
-    assert env["sessions"][0]["seed"] == 0 and env["inputs"]["scene"] == str(tiny_scene)
+    assert env["sessions"][0]["seed"] == 0 and env["inputs"]["scene"] == str(scene)
     assert len(read_model(out / "scene" / "sparse" / "0").images) == VIEWS
     assert [json.loads(line)["step"] for line in (out / "train.jsonl").read_text().splitlines()][-1] == 120
     assert len(read_ply_points(out / "init" / "points.ply")) > 0

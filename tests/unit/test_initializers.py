@@ -14,14 +14,24 @@ from splatinit.initializers.random import Random, RandomConfig
 from splatinit.initializers.sfm import Sfm
 from splatinit.io.pointcloud import write_ply_points
 from splatinit.progress import Silent
-from splatinit.types import Camera, PointCloud, Scene, View
+from splatinit.types import Camera, Pixels, PointCloud, Scene, View
 
 
 class NoPhoto:
-    name, path, width, height, has_alpha = "0.png", Path("0.png"), 64, 48, False
+    name, path, width, height, has_alpha, has_depth = "0.png", Path("0.png"), 64, 48, False, False
 
     def load(self, width, height):
         raise AssertionError("an initializer of this test decodes no photo")
+
+
+class GreyPhoto(NoPhoto):
+    has_depth = True
+
+    def load(self, width, height):
+        return Pixels(np.full((height, width, 3), 128, np.uint8))
+
+    def load_depth(self, width, height):
+        return np.full((height, width), 2.0, np.float32)
 
 
 def camera_at(center, target=(0.0, 0.0, 0.0)) -> Camera:
@@ -36,8 +46,8 @@ def camera_at(center, target=(0.0, 0.0, 0.0)) -> Camera:
     return Camera(np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]]), pose, 64, 48)
 
 
-def scene(centers, points=None, background=None) -> Scene:
-    views = tuple(View(str(i), camera_at(c, target=(0.2, 0.1, 0)), NoPhoto()) for i, c in enumerate(centers))
+def scene(centers, points=None, background=None, photo=NoPhoto()) -> Scene:
+    views = tuple(View(str(i), camera_at(c, target=(0.2, 0.1, 0)), photo) for i, c in enumerate(centers))
     return Scene(root=Path("scene"), train=views, test=(), points=points, background=background)
 
 
@@ -138,7 +148,7 @@ def test_every_registered_initializer_can_be_built_and_run(tmp_path):
     needed = {"file": FileConfig(path=tmp_path / "points.ply")}
     for spec in INITIALIZERS:
         initializer = make_initializer(spec.name, needed.get(spec.name))
-        start = initializer.initialize(scene(CENTERS, POINTS), seed=1, progress=Silent())
+        start = initializer.initialize(scene(CENTERS, POINTS, photo=GreyPhoto()), seed=1, progress=Silent())
         start.points.check(spec.name)
         assert start.recipe["initializer"] == spec.name
     with pytest.raises(ConfigError, match="Unknown initializer 'randon'") as error:

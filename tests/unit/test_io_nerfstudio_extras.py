@@ -161,6 +161,28 @@ def test_depth_below_medium_confidence_is_unknown(tmp_path):
         with_depth(photo, tmp_path / "depth.png", 0.001, ReadConfig(), tmp_path / "sure.png")
 
 
+def test_reduced_depth_is_exact_on_planes_and_sharp_at_edges(tmp_path):
+    columns = (np.arange(80) + 0.5)[None].repeat(60, axis=0)
+    plane = (1 / (0.1 + 0.002 * columns)).astype(np.float32)
+    np.save(tmp_path / "plane.npy", plane)
+    wall = plane.copy()
+    wall[:, 41:] = 50.0
+    wall[:20] = 0
+    np.save(tmp_path / "wall.npy", wall)
+    frames = [a_frame(depth_file_path="plane.npy"), {"file_path": "b.png", "depth_file_path": "wall.npy"}]
+    photos = read_images(scene(tmp_path, frames, size=(80, 60), depth_unit_scale_factor=1.0)).photos
+    where = {photo.path.name: photo for photo in photos}
+    for width in (40, 20, 53):
+        height = round(width * 0.75)
+        x = (np.arange(width) + 0.5) * 80 / width
+        depth = where["a.png"].load_depth(width, height)
+        np.testing.assert_allclose(depth, (1 / (0.1 + 0.002 * x))[None].repeat(height, axis=0), rtol=1e-5)
+    depth = where["b.png"].load_depth(40, 30)
+    assert not depth[:10].any() and depth[10:].all()
+    np.testing.assert_allclose(depth[11:, 21:], 50.0)
+    assert (depth[11:, 20] == np.float32(50.0)).all() and depth[11:, :20].max() < 10.0  # nothing in between
+
+
 # ------------------------------------------------------------------------------------------------------------ points
 POINTS = PointCloud(xyz=[[1, 2, 3], [-4, 5, 6]], rgb=[[0, 0.2, 1], [1, 0, 0]], radius=[0.5, 0.25])
 
