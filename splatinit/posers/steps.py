@@ -11,6 +11,7 @@ half written there is never looked at again.
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,22 +34,23 @@ def work_place(work_dir: Path | None, key: str) -> Iterator[Steps]:
     Whatever else ends the block leaves them for the next call with the same ``key``, but for a SceneError: such
     photos fail again. Raises FolderInUse when another process works there.
     """
+    scratch = Path(tempfile.gettempdir()) / f"{_SCRATCH}{secrets.token_hex(8)}"
     if work_dir is None:
-        with _scratch_folder() as scratch:
+        with _made(scratch):
             yield Steps(None, key, scratch)
         return
     kept = _folder(work_dir)
     with hold(kept):
+        steps = Steps(kept, key, scratch)  # which records the place before it is made, so that no kill can lose it
         try:
-            with _scratch_folder() as scratch:
-                yield Steps(kept, key, scratch)
+            with _made(scratch):
+                yield steps
         except SceneError:
             shutil.rmtree(kept, ignore_errors=True)
             with suppress(OSError):
                 work_dir.rmdir()  # if it was made for this alone
             raise
-        # After the scratch folder, whose place it tells.
-        shutil.rmtree(kept, ignore_errors=True)
+        shutil.rmtree(kept, ignore_errors=True)  # after the scratch folder
 
 
 def forget_steps(work_dir: Path) -> None:
@@ -61,17 +63,20 @@ def _folder(work_dir: Path) -> Path:
 
 
 @contextmanager
-def _scratch_folder() -> Iterator[Path]:
-    """A temporary folder, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+def _made(scratch: Path) -> Iterator[None]:
+    """The folder, removed at the end; only this user can look into it."""
+    scratch.mkdir(mode=0o700)
+    try:
+        yield
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class Steps:
     """The steps of one structure from motion that are finished. Make it with :func:`work_place`.
 
     Attributes:
-        scratch: an empty folder of this process.      folder: where files that a step leaves belong.
+        scratch: a folder of this process.      folder: where files that a step leaves belong.
     """
 
     def __init__(self, kept: Path | None, key: str, scratch: Path) -> None:

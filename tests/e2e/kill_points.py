@@ -101,6 +101,16 @@ class Moment:
     seconds: float
 
 
+def kept_stages(out: Path) -> list[str]:
+    """Stages of structure from motion that an unfinished run has behind it, and does not tell again."""
+    index = out / "scene" / "work" / "steps.json"
+    steps = json.loads(index.read_text())["steps"] if index.exists() else ()
+    stage_of_step = {"photos": "export photos", "features": "SIFT features", "matches": "match features"}
+    stage_of_step["verified"] = "verify pairs"
+    newest = max((number for number, step in enumerate(stage_of_step, 1) if step in steps), default=0)
+    return list(stage_of_step.values())[:newest]
+
+
 def stage_of(line: str) -> str | None:
     found = FINISHED.search(line)
     return found["stage"] if found else None
@@ -130,7 +140,7 @@ def run_until(moment: Moment, stages: Sequence[str], photos: Path, out: Path, sc
     finished = [stage for stage in map(stage_of, told.splitlines()) if stage]
     last = finished[-1] if finished else waiting_for
     if last is not None:
-        following = stages[stages.index(last) + 1 :] if last in stages else []
+        following = [stage for stage in stages[stages.index(last) + 1 :] if stage not in kept_stages(out)]
         reached = following[0] if following else "ending"
     return reached
 
@@ -224,7 +234,9 @@ def kill_and_go_on(
 ) -> Outcome:
     """One point: kill at ``moment``, perhaps ``again``, go on to the end (or that of the command), and compare."""
     out, scratch = folder / "run", folder / "tmp"
-    shutil.rmtree(out, ignore_errors=True)
+    for left in (out, scratch):
+        shutil.rmtree(left, ignore_errors=True)
+    scratch.mkdir()
     if moment.command == 1:
         shutil.copytree(plain.after_init, out)
     killed = []

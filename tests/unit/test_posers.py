@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from splatinit.errors import BadPoses, ConfigError, NoImages, NoPoses, SceneError, TooFewMatches
+from splatinit.errors import BadPoses, ConfigError, FolderInUse, NoImages, NoPoses, SceneError, TooFewMatches
 from splatinit.geometry.rigid import inverse, project
 from splatinit.io.images import probe_image, write_png
 from splatinit.io.read import ReadConfig, read_images
@@ -18,7 +19,7 @@ from splatinit.posers import POSERS, choose_poser, make_poser
 from splatinit.posers.base import Posed, Result, as_view, fingerprint, load_result, store_result
 from splatinit.posers.colmap import Colmap, ColmapConfig, Model, Try, _numbered, _settled, focal_scores
 from splatinit.posers.given import Given, GivenConfig
-from splatinit.posers.steps import work_place
+from splatinit.posers.steps import Steps, work_place
 from splatinit.posers.workspace import Item, Workspace, all_pairs, export_size, pose_pairs, sequence_pairs
 from splatinit.progress import Silent
 from splatinit.types import Camera, ImageSet, PointCloud
@@ -363,3 +364,79 @@ def test_triangulation_with_given_poses(shared_data, tmp_path):
     np.testing.assert_array_equal(poser.pose(few, work_dir=tmp_path, progress=again).points.xyz, points.xyz)
     assert again.stages == []
     assert not list(Path(tmp_path).glob("**/*.db"))
+
+
+# ------------------------------------------------------------------------------------------------------ finished steps
+def begin(work_dir: Path, key: str = "key", fails: type[BaseException] | None = None) -> Steps:
+    """A structure from motion of one step, ``photos`` with one file, and a database, that may fail after them."""
+    with work_place(work_dir, key) as steps:
+        (steps.folder / "photo").write_text("photo")
+        steps.finish("photos", [steps.folder / "photo"])
+        (steps.scratch / "database.db").write_bytes(b"features")
+        steps.keep("features", steps.scratch / "database.db")
+        (steps.scratch / "database.db").write_bytes(b"matches")
+        steps.keep("matches", steps.scratch / "database.db", instead_of=["features"])
+        if fails is not None:
+            raise fails("here")
+    return steps
+
+
+def found(work_dir: Path, key: str = "key") -> tuple[bool, bool, bytes | None]:
+    """Whether photos and features are done, and the database after matches, for a process that takes the work up."""
+    with pytest.raises(KeyboardInterrupt), work_place(work_dir, key) as steps:
+        database = steps.scratch / "database.db"
+        restored = steps.restore("matches", database)
+        state = steps.done("photos"), steps.done("features"), database.read_bytes() if restored else None
+        raise KeyboardInterrupt
+    return state
+
+
+def test_steps_stay_until_all_are_done(tmp_path):
+    steps = begin(tmp_path)
+    assert list(tmp_path.iterdir()) == [] and not steps.scratch.exists()
+    with pytest.raises(KeyboardInterrupt):
+        begin(tmp_path, fails=KeyboardInterrupt)
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["matches.db", "photo", "steps.json"]
+    assert found(tmp_path) == (True, False, b"matches")
+    assert found(tmp_path, "other photos") == (False, False, None)
+    assert found(tmp_path) == (False, False, None)  # they were another work's
+
+
+def test_photos_that_fail_leave_nothing(tmp_path):
+    with pytest.raises(TooFewMatches):
+        begin(tmp_path / "scene", fails=TooFewMatches)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "left"), [("photo", (False, False, b"matches")), ("matches.db", (True, False, None))])
+def test_a_damaged_step_is_done_again(tmp_path, name, left):
+    with pytest.raises(OSError, match="here"):
+        begin(tmp_path, fails=OSError)
+    (tmp_path / "work" / name).write_bytes(b"phot0")
+    assert found(tmp_path) == left
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"key": "key"}', '{"key": "key", "steps": 3, "scratch": 5}'])
+def test_a_damaged_record_of_steps_is_none(tmp_path, text):
+    with pytest.raises(OSError, match="here"):
+        begin(tmp_path, fails=OSError)
+    (tmp_path / "work" / "steps.json").write_text(text)
+    assert found(tmp_path) == (False, False, None)
+
+
+def test_only_one_process_works_at_a_time(tmp_path):
+    with work_place(tmp_path, "key"), pytest.raises(FolderInUse, match="in use by this very process"):
+        begin(tmp_path)
+
+
+def test_the_scratch_folder_of_a_killed_process_goes_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    left = {name: tmp_path / name for name in ("tmp/splatinit-1", "tmp/precious", "splatinit-elsewhere")}
+    for number, (name, folder) in enumerate(left.items()):
+        (folder / "deep").mkdir(parents=True)
+        work = tmp_path / str(number) / "work"
+        work.mkdir(parents=True)
+        (work / "steps.json").write_text(json.dumps({"key": "key", "steps": {}, "scratch": str(folder)}))
+        begin(work.parent)
+        assert folder.exists() == (name != "tmp/splatinit-1")
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["precious"]
