@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .looks import FEATURE_SIZE
 from .matches import Pair
 from .report import FAIL, OK, WARN, Finding, listed
 
@@ -165,7 +166,7 @@ _DIRECTIONS = (("right", "left"), ("down", "up"), ("forward", "backward"))
 
 
 def rotations_of_axes() -> list[np.ndarray]:
-    """The 24 rotations that take axes to axes: the identity first, OpenGL's flip of y and z second.
+    """The 24 rotations that take axes to axes: OpenCV's first, OpenGL's flip of y and z second.
 
     Reflections are not among them: one is minus a rotation, which leaves every epipolar line in its place.
     """
@@ -188,22 +189,27 @@ def _axes_text(axes: np.ndarray) -> str:
     return ", ".join(words)
 
 
-def _pose_mistakes(poses: np.ndarray) -> Iterator[tuple[Mistake, np.ndarray]]:
-    """Poses as they would be without each mistake; simpler mistakes first."""
-    R, t = poses[:, :3, :3], poses[:, :3, 3]
-    kinds = []
-    for flip in (np.eye(3), _FLIP):  # readers of OpenGL formats flip before a mistake inside the matrix shows
-        Q, s = flip @ R, t @ flip
-        Qt = np.swapaxes(Q, 1, 2)
-        turn = lambda M, v: np.einsum("nij,nj->ni", M, v)  # noqa: E731
-        kinds += [
-            ("", Q, s) if flip is not _FLIP else None,
-            ("inverse", Qt, -turn(Qt, s)) if flip is not _FLIP else None,
-            ("centre", Q, -turn(Q, s)),
-            ("translation", Q, -turn(Qt, s)),
-            ("transposed", Qt, s),
-            ("transposed_at_centre", Qt, turn(Qt, turn(Qt, s))),
-        ]
+def _pose_mistakes(poses: np.ndarray, expected: np.ndarray) -> Iterator[tuple[Mistake, np.ndarray]]:
+    """Poses as they would be without each mistake; simpler mistakes first.
+
+    Args:
+        expected: [3, 3] the camera axes of the format in OpenCV's: identity, or OpenGL's flip. Mistakes are told as
+            they are in the file, before the reader changed its axes.
+    """
+    Q, s = expected.T @ poses[:, :3, :3], poses[:, :3, 3] @ expected
+    Qt = np.swapaxes(Q, 1, 2)
+
+    def turn(M: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return np.einsum("nij,nj->ni", M, v)
+
+    kinds = [
+        ("", Q, s),
+        ("inverse", Qt, -turn(Qt, s)),
+        ("centre", Q, -turn(Q, s)),
+        ("translation", Q, -turn(Qt, s)),
+        ("transposed", Qt, s),
+        ("transposed_at_centre", Qt, turn(Qt, turn(Qt, s))),
+    ]
     texts = {
         "inverse": (
             "the poses are taken as their inverse (world_from_cam for cam_from_world, or the reverse)",
@@ -226,25 +232,18 @@ def _pose_mistakes(poses: np.ndarray) -> Iterator[tuple[Mistake, np.ndarray]]:
             "Transpose the 3×3 part of each matrix.",
         ),
     }
-    for axes in rotations_of_axes():
+    for axes in sorted(rotations_of_axes(), key=lambda each: not np.array_equal(each, expected)):
         name = _axes_text(axes)
-        plain_axes = np.array_equal(axes, np.eye(3))
-        about_axes = f"the camera's axes are taken as {name}"
-        if np.array_equal(axes, _FLIP):
-            about_axes += " (OpenGL and OpenCV axes mixed up)"
-        for kind in filter(None, kinds):
-            id, Q, s = kind
-            if plain_axes and not id:
+        as_expected = np.array_equal(axes, expected)
+        known = [text for text, each in (("OpenCV", np.eye(3)), ("OpenGL", _FLIP)) if np.array_equal(axes, each)]
+        about_axes = f"the camera's axes are taken as {name}" + (f" ({known[0]}'s)" if known else "")
+        redo = f"Flip or swap the camera axes of the exported rotations: this format wants {_axes_text(expected)}."
+        for id, Q, s in kinds:
+            if as_expected and not id:
                 continue
-            parts = ([texts[id]] if id else []) + (
-                [] if plain_axes else [(about_axes, "Flip or swap the columns of the exported rotations accordingly.")]
-            )
-            mistake = Mistake(
-                "+".join([*([id] if id else []), *([] if plain_axes else [f"axes({name})"])]),
-                " and ".join(text for text, _ in parts),
-                " ".join(advice for _, advice in parts),
-            )
-            yield mistake, _stack(axes @ Q, s @ axes.T)
+            parts = ([(id, *texts[id])] if id else []) + ([] if as_expected else [(f"axes({name})", about_axes, redo)])
+            ids, told, advice = zip(*parts, strict=True)
+            yield Mistake("+".join(ids), " and ".join(told), " ".join(advice)), _stack(axes @ Q, s @ axes.T)
 
 
 def _order_mistakes(names: Sequence[str], poses: np.ndarray) -> Iterator[tuple[Mistake, np.ndarray]]:
@@ -274,17 +273,18 @@ def _median(seen: Observed) -> float:
 
 
 def explain(
-    seen: Observed, names: Sequence[str], all_poses: np.ndarray, sample: Sequence[int]
+    seen: Observed, names: Sequence[str], all_poses: np.ndarray, sample: Sequence[int], expected: np.ndarray
 ) -> tuple[list[Mistake], float]:
     """Which mistakes make the error small, and the median error (px) without them; none where nothing explains it.
 
     Args:
         names, all_poses: of all posed photos, in order.      sample: which of them ``seen`` holds.
+        expected: see :func:`_pose_mistakes`.
     """
     given = _median(seen)
     best, found = given, []
     tries: list[tuple[Mistake, Observed]] = []
-    for mistake, poses in _pose_mistakes(seen.poses):
+    for mistake, poses in _pose_mistakes(seen.poses, expected):
         tries.append((mistake, replace(seen, poses=poses)))
     for mistake, poses in _order_mistakes(names, all_poses):
         tries.append((mistake, replace(seen, poses=poses[np.asarray(sample)])))
@@ -298,7 +298,7 @@ def explain(
     elif share_in_front(chosen) < _IN_FRONT:
         found = [replace(found[0], id=found[0].id + "+mirrored", text=found[0].text + _MIRRORED)]
     if best > GOOD_PX:
-        for fit in (_focal_mistake, _lens_mistake):
+        for fit in (_focal_mistake, _lens_mistake, _centre_mistake):
             mistake, changed = fit(chosen)
             error = _median(changed)
             if error < _EXPLAINS * best:
@@ -373,6 +373,30 @@ def _lens_mistake(seen: Observed) -> tuple[Mistake, Observed]:
     return Mistake(f"lens({k1:.3g})", text, advice), changed(k1)
 
 
+def _centre_mistake(seen: Observed) -> tuple[Mistake, Observed]:
+    """The common shift of all principal points that fits best."""
+
+    def moved(shift: Sequence[float]) -> Observed:
+        K = seen.K.copy()
+        K[:, 0, 2] += shift[0] * K[:, 0, 0]
+        K[:, 1, 2] += shift[1] * K[:, 1, 1]
+        return replace(seen, K=K)
+
+    shift = [0.0, 0.0]
+    for _ in range(2):
+        for axis in (0, 1):
+
+            def cost(x: float, axis: int = axis) -> float:
+                return _median(moved([x, shift[1]] if axis == 0 else [shift[0], x]))
+
+            shift[axis] = _least(cost, shift[axis] + np.arange(-0.2, 0.21, 0.05))
+    changed = moved(shift)
+    dx, dy = (changed.K - seen.K)[0, :2, 2]
+    text = f"the principal points move by {dx:+.0f}, {dy:+.0f} px (at {FEATURE_SIZE} px)"
+    advice = "The principal point belongs to another size or crop: state cx, cy in px of the photos as they are."
+    return Mistake(f"centre({dx:.3g}, {dy:.3g})", text, advice), changed
+
+
 def _least(cost, grid: np.ndarray) -> float:
     """The argument of the least cost: on the grid, then between its neighbours by thirds."""
     values = [cost(float(x)) for x in grid]
@@ -420,6 +444,7 @@ def examine(
     all_names: Sequence[str],
     all_poses: np.ndarray,
     sample: Sequence[int],
+    opengl: bool = False,
 ) -> tuple[list[Finding], bool]:
     """The findings on the epipolar error, and whether the poses can be believed.
 
@@ -427,8 +452,9 @@ def examine(
         pairs: of the sample's n photos.      K, poses, names: the sample's, [n, ...].
         scale: [n] px of the feature size for one px of the photo's full size.
         all_names, all_poses: of all posed photos.      sample: which of them the sample is.
+        opengl: the format holds OpenGL axes.
     """
-    expected = f"a median below {GOOD_PX:g} px at {800} px"
+    expected = f"a median below {GOOD_PX:g} px at {FEATURE_SIZE} px"
     if len(pairs) < _FEWEST_PAIRS:
         text = f"only {len(pairs)} pairs of photos could be matched: the poses cannot be judged"
         advice = "See the overlap. Textureless or mirroring objects cannot be judged by features; look at a short run."
@@ -449,7 +475,7 @@ def examine(
     }
     text = f"matches lie {median:.2f} px from the epipolar lines of the poses ({share:.0%} within {FIT_PX:g} px)"
     if median > GOOD_PX:
-        mistakes, remaining = explain(seen, all_names, all_poses, sample)
+        mistakes, remaining = explain(seen, all_names, all_poses, sample, _FLIP if opengl else np.eye(3))
         level = FAIL if median > BAD_PX or mistakes else WARN
         if mistakes:
             values |= {"explained_by": [each.id for each in mistakes], "explained_median_px": remaining}

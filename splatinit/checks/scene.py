@@ -25,6 +25,7 @@ _GROUP = 4
 _MOST_WORKERS = 4  # each holds one decoded photo
 _CONNECTED, _HARDLY = 0.9, 0.4  # share of the photos in the largest connected group
 _LONELY = 0.2  # share of photos with poses that match no other, from which it is worth a word
+_OPENGL = ("nerfstudio", "blender", "polycam", "record3d")  # formats whose matrices have OpenGL camera axes
 _FLAT = 0.93  # one homography explains so much of the median pair: no parallax, or a flat scene
 
 
@@ -173,7 +174,8 @@ def _posed(images: ImageSet, posed: Sequence[str], compared: _Compared, looks: d
         K = np.stack([cameras[row].resized(*size).K for row, size in zip(rows, sizes, strict=True)])
         stacked = np.stack([camera.cam_from_world for camera in cameras])
         scale = np.array([size[0] / images.photo(n).width for n, size in zip(compared.names, sizes, strict=True)])
-        said, fits = epipolar.examine(pairs, K, stacked[rows], scale, compared.names, posed, stacked, rows)
+        opengl = images.format in _OPENGL
+        said, fits = epipolar.examine(pairs, K, stacked[rows], scale, compared.names, posed, stacked, rows, opengl)
         findings += said
         if fits and pairs:
             seen = epipolar.Observed.of(pairs, K, stacked[rows], 100)

@@ -194,7 +194,7 @@ def without(kind: str) -> np.ndarray:
     ("kind", "id", "words"),
     [
         ("inverse", "inverse", "taken as their inverse"),
-        ("opengl", "axes(x right, y up, z backward)", "OpenGL and OpenCV axes mixed up"),
+        ("opengl", "axes(x right, y up, z backward)", "OpenGL's"),
         ("unity", "axes(x left, y down, z backward)+mirrored", "left-handed"),
         ("transposed", "transposed", "transposed"),
         ("centre", "centre", "taken as the camera's centre"),
@@ -209,6 +209,23 @@ def test_a_wrong_convention_is_named(pairs, kind, id, words):
     assert finding.values["explained_by"] == [id]
     assert finding.values["explained_median_px"] < 0.4 < 1.5 < finding.values["median_px"]
     assert any(word in finding.message for word in words.split("|"))
+
+
+def test_mistakes_are_told_as_they_are_in_the_file(tmp_path):
+    # In transforms.json: OpenCV's cam_from_world where OpenGL's world_from_cam is wanted.
+    folder = write_scene(tmp_path / "room")
+    data = json.loads((folder / "transforms.json").read_text())
+    for frame, pose in zip(data["frames"], TRUE, strict=True):
+        frame["transform_matrix"] = pose.tolist()
+    (folder / "transforms.json").write_text(json.dumps(data))
+    finding = splatinit.check(folder).finding("epipolar")
+    assert finding.values["explained_by"] == ["inverse+axes(x right, y down, z forward)"]
+    # Its axes alone, and its inverse alone.
+    for change, id in ((lambda m: m @ FLIP, "axes(x right, y down, z forward)"), (np.linalg.inv, "inverse")):
+        for frame, pose in zip(data["frames"], TRUE, strict=True):
+            frame["transform_matrix"] = change(np.linalg.inv(pose) @ FLIP).tolist()
+        (folder / "transforms.json").write_text(json.dumps(data))
+        assert splatinit.check(folder).finding("epipolar").values["explained_by"] == [id]
 
 
 def test_the_true_poses_fit(pairs):
@@ -267,6 +284,15 @@ def test_half_a_pixel_of_the_principal_point_is_seen(pairs):
     wrong[:2, 2] -= 0.5
     (named,) = [f for f in judge(pairs, TRUE, wrong) if f.id == "principal_point"]
     assert named.level == "warn" and named.values["shift_px"] == 0.5
+
+
+def test_a_principal_point_of_another_crop_is_named(pairs):
+    wrong = K.copy()
+    wrong[:2, 2] += [45, -20]
+    (named,) = judge(pairs, TRUE, wrong)
+    assert named.level == "fail"
+    dx, dy = map(float, named.values["explained_by"][0][7:-1].split(","))
+    assert (dx, dy) == pytest.approx((-45, 20), abs=2)
 
 
 def test_a_lens_that_was_left_in_is_named(pairs):
