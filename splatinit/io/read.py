@@ -104,11 +104,13 @@ READERS: Registry[ReaderSpec] = Registry("format")
 for _name, _summary in {
     "colmap": "COLMAP model (binary or text) in sparse/0, sparse or the folder itself, with images/ or images_N/",
     "blender": "NeRF-synthetic transforms_{train,test}.json with alpha and camera_angle_x",
-    "nerfstudio": "nerfstudio or instant-ngp transforms.json, with or without lens distortion",
+    "nerfstudio": "nerfstudio or instant-ngp transforms.json, with lens distortion, masks, depth maps and points",
     "llff": "LLFF poses_bounds.npy with images/ or images_N/",
     "idr": "IDR, NeuS or VolSDF cameras_sphere.npz or cameras.npz with image/ and mask/",
     "nerfpp": "NeRF++ train/ and test/, each with rgb/, pose/ and intrinsics/ (Tanks and Temples)",
     "nsvf": "NSVF rgb/, pose/ and intrinsics.txt (Synthetic-NSVF, Tanks and Temples)",
+    "polycam": "Polycam's raw export: keyframes/ with photos, cameras and LiDAR depth",
+    "record3d": "Record3D's EXR + JPG or unzipped .r3d export: metadata.json and rgb/ (without its depth)",
     "video": "video (MP4, MOV, MKV, AVI, WebM), the sharpest frame of each window of time, without poses",
     "photos": "plain folder of JPEG, PNG, TIFF, WebP, HEIC or AVIF photos, without poses",
 }.items():

@@ -119,9 +119,7 @@ def test_both_sides_of_an_edge_are_left_out_and_slanted_planes_kept():
     np.testing.assert_array_equal(bends(step, 0.05)[0], [0, 0, 0, 1, 1, 0, 0, 0])
     assert not bends(step, 0.6).any()
     np.testing.assert_array_equal(bends(step.T, 0.05)[:, 0], [0, 0, 0, 1, 1, 0, 0, 0])
-    steep = (1 / np.linspace(0.02, 1.0, 50, dtype=np.float32))[None].repeat(
-        3, axis=0
-    )  # a grazing plane
+    steep = (1 / np.linspace(0.02, 1.0, 50, dtype=np.float32))[None].repeat(3, axis=0)  # a grazing plane
     assert not bends(steep, 0.05).any()
     lonely = np.zeros((5, 5), np.float32)
     lonely[2, 2] = 1.0  # maps of sparse points have no neighbours to compare with
