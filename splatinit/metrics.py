@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from .errors import ConfigError, FormatError, ShapeError, WeightsMissing
+from .errors import ConfigError, FormatError, OutputError, ShapeError, WeightsMissing
 from .io.atomic import atomic_path
 from .progress import Progress, Silent
 from .registry import nearest
@@ -276,6 +276,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
 
 def _fetch_weights(net: str, progress: Progress) -> Path:
     """Fetch backbone and heads from where they are published, verify both, and keep what LPIPS needs of them."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder, named = weights_folder()
@@ -286,18 +287,26 @@ def _fetch_weights(net: str, progress: Progress) -> Path:
         )
     sources = _NETS[net]
     progress.note(f"Fetching the weights of LPIPS ({net}) once, from {sources.backbone[0]}.")
-    with atomic_path(folder / f"lpips_{net}_v0.1.safetensors") as result:
-        state: dict[str, torch.Tensor] = {}
-        for url, checksum in (sources.backbone, sources.heads):
-            part = result.with_suffix(".part")
-            try:
-                _download(net, url, checksum, part)
-                state.update(_read_state(part))
-            finally:
-                part.unlink(missing_ok=True)
-        save_file({name: state[name].float().contiguous() for name in _shapes(net) if name in state}, result)
-        _load_weights(net, result)
-    return folder / f"lpips_{net}_v0.1.safetensors"
+    path = folder / f"lpips_{net}_v0.1.safetensors"
+    try:
+        with atomic_path(path) as result:
+            state: dict[str, torch.Tensor] = {}
+            for url, checksum in (sources.backbone, sources.heads):
+                part = result.with_suffix(".part")
+                try:
+                    _download(net, url, checksum, part)
+                    state.update(_read_state(part))
+                finally:
+                    part.unlink(missing_ok=True)
+            save_file({name: state[name].float().contiguous() for name in _shapes(net) if name in state}, result)
+            _load_weights(net, result)
+    except (OutputError, SafetensorError) as error:
+        # A run must not end without its other scores because a cache cannot be written.
+        raise WeightsMissing(
+            f"LPIPS ({net}) needs its weights, and they cannot be kept: {error}",
+            hint=f"Make {folder} writable, or put the weights elsewhere and name the folder in SPLATINIT_WEIGHTS.",
+        ) from error
+    return path
 
 
 def _download(net: str, url: str, checksum: str, path: Path) -> None:

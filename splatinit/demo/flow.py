@@ -11,7 +11,9 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..geometry.scoring import CloudScore, score_cloud
+from ..io.atomic import remove_leftovers
 from ..io.images import probe_image, write_png
+from ..io.locks import hold
 from ..progress import Progress, Silent
 from ..types import Camera, PointCloud
 from .dataset import TRUTH_SPACING, in_yard, make_demo_scene, read_truth
@@ -50,13 +52,20 @@ def run_demo(
     A second call with the same settings re-uses what is there; an interrupted one goes on. None: ``stop`` came true
     while a start was trained, and its checkpoint is written.
 
-    Raises ConfigError when ``out`` holds runs of other settings.
+    Raises ConfigError when ``out`` holds runs of other settings, FolderInUse while another process works there.
     """
-    from ..pipeline import run  # drawing the scene needs nothing of the line
-
     if steps < 1:
         raise ConfigError(f"The demo was asked for {steps} steps; expected at least 1.")
-    out = Path(out)
+    with hold(Path(out)) as notes:
+        for text in notes:
+            progress.note(text)
+        return _run_demo(Path(out), steps, seed, progress, stop)
+
+
+def _run_demo(out: Path, steps: int, seed: int, progress: Progress, stop: Callable[[], bool]) -> DemoResult | None:
+    from ..pipeline import run  # drawing the scene needs nothing of the line
+
+    remove_leftovers([*out.glob(".demo.*"), *(out / "scene").rglob(".*")])
     scene = make_demo_scene(out / "scene", progress=progress)
     truth = read_truth(scene)
     results: dict[str, RunResult] = {}

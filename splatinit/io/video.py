@@ -93,4 +93,13 @@ def _write_opencv(path: Path, frames: Iterator[np.ndarray], fps: int) -> int:
             count += 1
     finally:
         writer.release()
+    # OpenCV tells nobody what became of its writing.
+    film = cv2.VideoCapture(str(path))
+    written = int(film.get(cv2.CAP_PROP_FRAME_COUNT)) if film.isOpened() else 0
+    film.release()
+    if written != count:
+        raise FormatError(
+            f"OpenCV could not write the video: {written} of {count} frames can be read.",
+            hint="Look whether the disk is full.",
+        )
     return count

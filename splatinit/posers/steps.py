@@ -19,11 +19,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError, SceneError
+from ..errors import FormatError, OutputError, SceneError
 from ..io.atomic import atomic_path, write_json
 from ..io.locks import hold
 from ..io.runs import broken, read_json, seal
 
+_SPARSE = 64 * 2**20  # bytes; less is likely what COLMAP failed of
 _SCRATCH = "splatinit-"  # how the names of our scratch folders begin
 
 
@@ -68,8 +69,23 @@ def _made(scratch: Path) -> Iterator[None]:
     scratch.mkdir(mode=0o700)
     try:
         yield
+    except RuntimeError as error:
+        # COLMAP's database says that it failed, and not why.
+        if shutil.disk_usage(scratch).free > _SPARSE:
+            raise
+        raise _no_room(scratch, f"failed: {str(error).strip()}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _no_room(scratch: Path, what: str) -> OutputError:
+    free = shutil.disk_usage(scratch).free / 2**20
+    return OutputError(
+        f"Structure from motion {what}; {free:.0f} MB are free for temporary files in {scratch.parent}.",
+        hint="Free some space there, or name a folder on another disk in TMPDIR, then give the same command again: "
+        "every finished step is kept.",
+        path=scratch.parent,
+    )
 
 
 class Steps:
@@ -92,6 +108,11 @@ class Steps:
             self._done = found["steps"]
         _remove_scratch(found.get("scratch"))
         self._write()
+
+    def need_room(self, size: int) -> None:
+        """Raise OutputError unless so many bytes fit beside ``scratch``."""
+        if shutil.disk_usage(self.scratch).free < size:
+            raise _no_room(self.scratch, f"needs up to {size / 2**20:.0f} MB")
 
     def done(self, step: str) -> bool:
         """Whether ``step`` was finished and its files are still whole."""

@@ -28,6 +28,7 @@ _POLL = 0.2  # seconds between two looks at how far COLMAP is
 # The mapper's bundle adjustment rounds differently with every number of threads, and of two starting pairs that are
 # equally good it takes the one whose thread is first (measured: other bytes, and models in another order).
 MAPPER_THREADS = 1
+_FEATURE_BYTES = 160  # in COLMAP's database: the descriptor, its keypoint, and a share of matches and of the tables
 SEED = 0  # of COLMAP's RANSACs; a poser has no seed of its own, its result is cached
 
 
@@ -184,7 +185,12 @@ class Workspace:
         self.steps.keep(step, self.database, instead_of=_STEPS[: _STEPS.index(step)])
 
     def extract(self, camera_model: str, max_features: int) -> None:
-        """SIFT features of all photos, one COLMAP camera per Item.camera."""
+        """SIFT features of all photos, one COLMAP camera per Item.camera.
+
+        Raises OutputError where the disk of temporary files has too little room for the database.
+        """
+        # Up to three copies of it. Asked before, because on a full disk COLMAP ends the whole process.
+        self.steps.need_room(3 * _FEATURE_BYTES * max_features * len(self.items))
         colmap = load_pycolmap()
         reader = colmap.ImageReaderOptions()
         reader.camera_model = camera_model

@@ -12,6 +12,8 @@ from splatinit import native
 from splatinit.demo import dataset, read_truth, run_demo
 from splatinit.demo.flow import STARTS
 from splatinit.demo.layout import build_cameras
+from splatinit.errors import FolderInUse
+from splatinit.io.locks import hold
 
 pytestmark = [
     pytest.mark.e2e,
@@ -46,3 +48,8 @@ def test_the_demo_compares_all_starts_and_keeps_what_it_did(few_cameras: None, t
     again = run_demo(tmp_path, steps=12)
     assert again.rows == result.rows
     assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def test_only_one_demo_works_in_a_folder(tmp_path: Path) -> None:
+    with hold(tmp_path), pytest.raises(FolderInUse, match="is in use by this very process"):
+        run_demo(tmp_path, steps=1)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 
-from splatinit.errors import FormatError
+from splatinit.errors import FormatError, OutputError
 from splatinit.io.checkpoints import digest, load_checkpoint, load_latest, save_checkpoint
 
 
@@ -63,3 +67,50 @@ def test_digest_sees_names_shapes_types_and_values():
     others = [{"b": torch.zeros(6)}, {"a": torch.zeros(2, 3)}, {"a": torch.zeros(6, dtype=torch.int32)}]
     others.append({"a": torch.tensor([0, 0, 0, 0, 0, 1e-30])})
     assert len({base, *(digest(other) for other in others)}) == 5
+
+
+@pytest.fixture
+def small_disk(monkeypatch):
+    """A disk on which the next checkpoints do not fit while more than ``room`` of them are there."""
+    from splatinit.io import checkpoints
+
+    real = checkpoints._write
+
+    def full_beyond(room: int, number: int = errno.ENOSPC, text: str = "I/O error: no room (os error {})") -> None:
+        def write(path, *arguments) -> None:
+            with monkeypatch.context() as patch:
+                if len(list(path.parent.glob("step_*"))) > room:
+                    patch.setattr(safetensors.torch, "save_file", fails)
+                real(path, *arguments)
+
+        def fails(*arguments, **options) -> None:
+            raise safetensors.SafetensorError(f"Error while serializing: {text.format(number)}")
+
+        monkeypatch.setattr(checkpoints, "_write", write)
+
+    return full_beyond
+
+
+def test_a_full_disk_takes_the_older_checkpoint_and_never_the_newest(tmp_path, small_disk):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, tensors(step), {})
+    small_disk(1)
+    save_checkpoint(tmp_path, 3, tensors(3), {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000002.safetensors", "step_00000003.safetensors"]
+    small_disk(0)
+    with pytest.raises(OutputError, match="step_00000004.safetensors could not be written: No space left on device"):
+        save_checkpoint(tmp_path, 4, tensors(4), {})
+    assert [p.name for p in tmp_path.iterdir()] == ["step_00000003.safetensors"]
+    assert load_latest(tmp_path).checkpoint.step == 3
+
+
+def test_other_failures_of_writing_take_nothing(tmp_path, small_disk):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, tensors(step), {})
+    small_disk(0, errno.EIO, "I/O error: broken (code: {})")
+    with pytest.raises(OutputError, match="could not be written: Input/output error"):
+        save_checkpoint(tmp_path, 3, tensors(3), {})
+    small_disk(0, text="not of the system")
+    with pytest.raises(safetensors.SafetensorError, match="not of the system"):
+        save_checkpoint(tmp_path, 3, tensors(3), {})
+    assert len(list(tmp_path.iterdir())) == 2

@@ -266,6 +266,14 @@ def test_weights_with_a_wrong_checksum_are_not_kept(cache: Path, tmp_path: Path,
     assert list(cache.iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_is_no_end_of_a_run(cache: Path, tmp_path: Path, monkeypatch) -> None:
+    publish(tmp_path, monkeypatch)
+    cache.parent.mkdir()
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(WeightsMissing, match="(?s)cannot be kept: .* could not be written.*Make .* writable"):
+        Lpips("alex")
+
+
 def test_without_a_connection_the_message_says_what_to_do(cache: Path, tmp_path: Path, monkeypatch) -> None:
     publish(tmp_path, monkeypatch)
     (tmp_path / "backbone.pth").unlink()

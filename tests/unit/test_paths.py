@@ -164,6 +164,26 @@ def test_videos_hold_the_frames(tmp_path, monkeypatch, encoder):
     assert not film.read()[0]
 
 
+def test_a_video_that_opencv_could_not_write_is_told(tmp_path, monkeypatch):
+    """As on a full disk, of which it says nothing."""
+
+    class Writer:
+        def __init__(self, *arguments: object) -> None: ...
+
+        def isOpened(self) -> bool:
+            return True
+
+        def write(self, frame: np.ndarray) -> None: ...
+
+        def release(self) -> None: ...
+
+    monkeypatch.setattr(video.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cv2, "VideoWriter", Writer)
+    with pytest.raises(FormatError, match="OpenCV could not write the video: 0 of 2 frames can be read") as error:
+        video.write_video(tmp_path / "film.mp4", [np.zeros((8, 8, 3), np.uint8)] * 2, 10)
+    assert "disk is full" in error.value.hint and list(tmp_path.iterdir()) == []
+
+
 def test_bad_videos(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="expected the suffix .mp4"):
         video.write_video(tmp_path / "film.avi", [], 10)

@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splatinit.errors import BadPoses, ConfigError, FolderInUse, NoImages, NoPoses, SceneError, TooFewMatches
+from splatinit.errors import (
+    BadPoses,
+    ConfigError,
+    FolderInUse,
+    NoImages,
+    NoPoses,
+    OutputError,
+    SceneError,
+    TooFewMatches,
+)
 from splatinit.geometry.rigid import inverse, project
 from splatinit.io.images import probe_image, write_png
 from splatinit.io.read import ReadConfig, read_images
@@ -355,9 +364,7 @@ def test_triangulation_with_given_poses(shared_data, tmp_path):
     points = scene.points
     points.check("fox")
     assert len(points) > 100 and 0.2 < points.rgb.mean() < 0.9 and points.rgb.std() > 0.1
-    in_front = [
-        project(view.camera.K, view.camera.cam_from_world, points.xyz)[1] > 0 for view in scene.train
-    ]
+    in_front = [project(view.camera.K, view.camera.cam_from_world, points.xyz)[1] > 0 for view in scene.train]
     assert np.mean(in_front) > 0.95
     assert "triangulated with the given poses from 8 training photos" in scene.notes[-1]
     again = Recorder()
@@ -440,3 +447,18 @@ def test_the_scratch_folder_of_a_killed_process_goes_and_nothing_else(tmp_path, 
         begin(work.parent)
         assert folder.exists() == (name != "tmp/splatinit-1")
     assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["precious"]
+
+
+def test_a_full_disk_of_temporary_files_is_told_before_colmap_ends_the_process(images, tmp_path, monkeypatch):
+    pytest.importorskip("pycolmap")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 * 2**20))
+    without = dataclasses.replace(images, points=None)
+    with pytest.raises(OutputError, match=r"needs up to 30 MB; 5 MB are free for temporary files in") as error:
+        Given().pose(without, work_dir=tmp_path, progress=Silent())
+    assert "TMPDIR" in error.value.hint and (tmp_path / "work" / "images").is_dir()
+    with pytest.raises(OutputError, match=r"failed: No registered database.*; 5 MB are free for temporary files"):
+        begin(tmp_path, fails=lambda text: RuntimeError("No registered database factory succeeded."))
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="here"):
+        begin(tmp_path, fails=RuntimeError)
