@@ -19,7 +19,7 @@ from .looks import Look, look_at_all
 from .matches import Pair
 from .report import FAIL, OK, WARN, CheckReport, Finding, listed
 
-MOST_LOOKS = 200  # photos decoded: some ten seconds of 12 megapixels, and shares are known to a few percent
+MOST_LOOKS = 200  # photos decoded; shares are known to a few percent by so many
 MOST_MATCHED = 120  # photos with features: all of most scenes; of larger ones, groups of neighbours
 _GROUP = 4
 _MOST_WORKERS = 4  # each holds one decoded photo
