@@ -1,8 +1,8 @@
 """Photos for looking at, not for measuring colours: decoded small and fast, with the lens still in them.
 
-A JPEG of 12 megapixels decodes 2.6 times as fast at half its size and 3.6 times at a quarter (one file, one core), because its blocks
-are transformed at the smaller size. The result is not :meth:`ImageFile.load`'s pixel for pixel, so nothing that is
-trained on or scored may come from here.
+A JPEG of 12 megapixels decodes 2.6 times as fast at half its size and 3.6 times at a quarter (one file, one core),
+because its blocks are transformed at the smaller size. The result is not :meth:`ImageFile.load`'s pixel for pixel, so
+nothing that is trained on or scored may come from here.
 """
 
 from __future__ import annotations
