@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from splatinit.errors import ConfigError, FormatError
-from splatinit.io.runs import TrainLog, differences, find_run, fingerprint_images, open_run
+from splatinit.errors import ConfigError, FolderInUse, FormatError
+from splatinit.io.runs import TrainLog, differences, find_run, fingerprint_images, open_run, take_run
 from splatinit.types import Camera, DepthPrior, ImageSet, Initialization, PointCloud
 
 CONFIG = {"train": {"steps": 10, "lr": 1e-15}, "init": {"name": "sfm"}, "eval": {"lpips": ["vgg"]}, "seed": 0}
@@ -74,9 +75,60 @@ def test_damaged_files_are_named(tmp_path):
     run.stages.write_text('{"init": ')
     with pytest.raises(FormatError, match="stages.json is not valid JSON"):
         run.record()
+    for text in ("[]", '{"init": 3}'):
+        run.stages.write_text(text)
+        with pytest.raises(FormatError, match="stages.json is not a record of stages"):
+            run.record()
+    for text in ("{}", "[]", '{"inputs": {}, "sessions": 1}'):
+        run.env.write_text(text)
+        with pytest.raises(FormatError, match="env.json is not an env.json that splatinit wrote"):
+            open_run(run.root, CONFIG, INPUTS, {})
     run.config.write_text("- 1\n")
     with pytest.raises(FormatError, match="not a config that splatinit wrote"):
         open_run(run.root, CONFIG, INPUTS, {})
+
+
+def test_a_stage_knows_whether_its_files_are_as_it_left_them(tmp_path):
+    run = open_run(tmp_path / "run", CONFIG, INPUTS, {})
+    run.splat.write_bytes(b"gaussians")
+    run.finish_stage("train", [run.splat], seconds=1.0)
+    run.finish_stage("other", [], seconds=2.0)
+    assert run.record()["train"]["seconds"] == 1.0 and run.damage("train") is None and run.damage("other") is None
+    for damage, text in (
+        (lambda: run.splat.write_bytes(b"gauss1ans"), r"splat.ply \(9 bytes\) is not as it was written"),
+        (lambda: run.splat.write_bytes(b""), r"splat.ply \(0 bytes\) is not as it was written"),
+        (run.splat.unlink, "splat.ply is missing"),
+    ):
+        damage()
+        assert re.search(text, run.damage("train"))
+    run.forget_stage("train")
+    assert list(run.record()) == ["other"]
+    with pytest.raises(KeyError):
+        run.damage("train")
+    run.stages.write_text('{"old": {"seconds": 1}}')
+    assert run.damage("old") == "its files were not recorded"
+
+
+def test_a_taken_run_is_held_and_freed_of_what_killed_processes_left(tmp_path):
+    root = tmp_path / "run"
+    with take_run(root, CONFIG, INPUTS, {}) as run:
+        assert run.notes == ()
+        with pytest.raises(FolderInUse), take_run(root, CONFIG, INPUTS, {}):
+            pytest.fail("held twice")
+        with (
+            pytest.raises(ConfigError, match="seed was 0, is now 1"),
+            take_run(root, {**CONFIG, "seed": 1}, INPUTS, {}),
+        ):
+            pytest.fail("another config")
+    ours = [root / ".splat.tmp-abcdefgh.ply", root / ".train.tmp-abcdefgh.jsonl", root / "eval" / ".a.tmp-abcdefgh.png"]
+    theirs = [root / ".film.tmp-abcdefgh.mp4", root / "eval" / ".notes", tmp_path / ".splat.tmp-abcdefgh.ply"]
+    (root / "eval").mkdir()
+    for path in (*ours, *theirs):
+        path.write_bytes(b"half")
+    with take_run(root, CONFIG, INPUTS, {}):
+        pass
+    assert [path.exists() for path in (*ours, *theirs)] == [False] * 3 + [True] * 3
+    assert len(json.loads((root / "env.json").read_text())["sessions"]) == 2
 
 
 def test_a_start_comes_back_with_its_priors(tmp_path):
