@@ -25,7 +25,7 @@ def with_depth(
     Raises FormatError, naming the file: not a depth map, too large, or not of the photo's proportions.
     """
     for file in (path,) if confidence is None else (path, confidence):
-        width, height = _size(file)
+        width, height = map_size(file)
         config.check_pixels(file, width, height)
         stored = photo.as_stored()
         sizes = [(photo.width, photo.height), (stored.width, stored.height)]
@@ -39,8 +39,8 @@ def with_depth(
     return replace(photo, depth=DepthFile(path, unit, confidence))
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height in px, from the header."""
+def map_size(path: Path) -> tuple[int, int]:
+    """Width and height of a depth map in px, from its header."""
     if path.suffix.lower() != ".npy":
         stored = probe_image(path).as_stored()
         return stored.width, stored.height
