@@ -2,7 +2,7 @@
 
 Each pixel of a view is as likely as any other, so that points are dense where the photos look closely. Measured on a
 rendered scene (20 000 points, 700 steps): 31.9 dB; spread evenly over the surface instead, by voxels as large as the
-pixels there, 30.8 dB. Scales are left to the seeding: the pixels' footprints, at the same mean, gave the same 31.9 dB.
+pixels there, 30.8 dB. Scales are left to the seeding: the pixels' footprints, at the same median, gave 32.0 dB.
 """
 
 from __future__ import annotations

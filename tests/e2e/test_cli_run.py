@@ -109,6 +109,12 @@ def test_every_initializer_runs_the_whole_line(tiny_scene, deep_scene, tmp_path,
     assert len(read_ply_points(out / "init" / "points.ply")) > 0
 
 
+def test_a_start_from_depth_says_that_there_is_none(tiny_scene, tmp_path):
+    printed = splatinit("init", tiny_scene, "-i", "depth", "-o", tmp_path / "start", code=2)
+    assert "none of the 8 training photos has a depth map" in " ".join(printed.split())
+    assert "depth_file_path" in printed
+
+
 def test_a_finished_run_is_re_used_and_another_config_refused(tiny_scene, finished):
     before = snapshot(finished)
     again = splatinit("run", tiny_scene, "-o", finished, *SETTINGS)
