@@ -11,7 +11,7 @@ from ..geometry.neighbours import neighbour_distances
 from ..types import Camera
 from .report import FAIL, OK, WARN, Finding, listed
 
-_FOV = (10.0, 120.0)  # degrees: beyond are telescopes and lenses that no pinhole shows
+_FOV = (10.0, 125.0)  # degrees: beyond are telescopes and lenses that no pinhole shows; ours of fisheyes end at 124°
 _ASPECT = 0.1  # |fx / fy − 1|; pixels are square, and undistortion stretches by a few percent
 _CENTRE = 0.15  # of the side: principal points farther from the middle are from another size or another crop
 _FOCAL_OUTLIER = 1.25  # × the median of the photos of one size
