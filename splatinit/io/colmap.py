@@ -8,6 +8,7 @@ from ..errors import FormatError, NoImages
 from ..types import ImageSet
 from .colmap_model import ColmapModel, model_suffix, read_model
 from .images import find_image, list_images, missing_images
+from .lenses import lens_note
 from .masks import masks_beside
 from .read import ReadConfig, assemble
 from .scenefiles import find_photo, inside, name_of, photo_folder, posed
@@ -75,7 +76,7 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
         points.check(f"{folder}, points3D")
     notes = [
         f"read as COLMAP: {place} + {shown} ({model_suffix(folder)[1:]}), {len(photos)} photos, "
-        f"{len(model.points)} points" + (", lens distortion removed" if any(p.lenses for p in photos) else "")
+        f"{len(model.points)} points" + lens_note(photo.lenses for photo in photos)
     ]
     notes += folder_notes
     if missing:

@@ -10,7 +10,7 @@ Fitzgibbon 2001 (division), Khomutenko et al. 2016 (EUCM), Weng et al. 1992 (thi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -410,6 +410,15 @@ def replacing_pinhole(
         )
     fx, fy, cx, cy = found.pinhole
     return found, np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
+def lens_note(lenses: Iterable[tuple[Lens, ...]]) -> str:
+    """What a reader adds to its first note, from the lenses of each photo: nothing where there are none."""
+    lenses = [each for each in lenses if each]
+    if not lenses:
+        return ""
+    masked = sum(any(lens.masked for lens in each) for each in lenses)
+    return ", lens distortion removed" + (f" (border masked in {masked} photos)" if masked else "")
 
 
 @lru_cache(maxsize=1024)

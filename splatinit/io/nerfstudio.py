@@ -22,7 +22,7 @@ from ..types import Camera, ImageSet, PointCloud
 from .colmap_model import LENSES
 from .depths import with_depth
 from .images import ImageFile, find_image, missing_images
-from .lenses import MODELS, Distortion
+from .lenses import MODELS, Distortion, lens_note
 from .masks import mask_note, mask_role, with_mask
 from .pointcloud import read_ply_points
 from .read import ReadConfig, apply_split, assemble, read_json, string_list
@@ -84,11 +84,10 @@ def read(path: Path, config: ReadConfig) -> ImageSet:
     total = len(photos) + len(missing)
     if not photos:
         raise missing_images(str(file), missing, total)
-    lenses = sum(bool(photo.lenses) for photo in photos)
     notes = [
         f"read as nerfstudio: {file.name}, {len(photos)} frames"
         + (f" from {reduced}/" if reduced else "")
-        + (", lens distortion removed" if lenses else "")
+        + lens_note(photo.lenses for photo in photos)
     ]
     if missing:
         notes.append(f"{len(missing)} of {total} frames have no file and were skipped")

@@ -454,6 +454,7 @@ def test_a_masked_fisheye_scene_has_masks_for_the_trainer(tmp_path):
     images = read_images(tmp_path, ReadConfig(max_size=100))
     a, b = images.photos
     assert (a.has_mask, b.has_mask) == (True, False)
+    assert images.notes[0].endswith("2 frames, lens distortion removed (border masked in 1 photos)")
     mask = a.load(*images.sizes["a.png"]).mask
     assert mask.shape == (67, 100) and not mask[0, 50] and mask[33, 50] == 255 and mask[0, 0] == 255
     assert b.load(*images.sizes["b.png"]).mask is None
