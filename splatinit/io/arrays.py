@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import io
 import math
+import os
 import warnings
 import zipfile
 import zlib
@@ -27,11 +28,31 @@ def read_npy(path: Path) -> np.ndarray:
     return parse_npy(_bytes_of(path), str(path), path)
 
 
+def npy_shape(path: Path) -> tuple[int, ...]:
+    """The shape of the array of numbers in a .npy file, from its header. Raises FormatError as :func:`parse_npy`."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_LONGEST_HEADER + 12)
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
+    shape, _, _, _ = _checked_header(head, size, str(path), path)
+    return shape
+
+
 def parse_npy(data: bytes, where: str, path: Path) -> np.ndarray:
     """The array in the bytes of a .npy file, as float64.
 
     Raises FormatError, naming ``where``: not an array of numbers, or not as many bytes as its header promises.
     """
+    shape, columns_first, dtype, offset = _checked_header(data, len(data), where, path)
+    array = np.frombuffer(data, dtype, offset=offset).reshape(shape, order="F" if columns_first else "C")
+    with np.errstate(all="ignore"):  # a signalling NaN warns when it is converted; callers ask for finite numbers
+        return array.astype(np.float64)
+
+
+def _checked_header(data: bytes, size: int, where: str, path: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """:func:`_header` of the beginning ``data`` of a file of ``size`` bytes that holds what it promises."""
     try:
         shape, columns_first, dtype, offset = _header(data)
     # The header is a Python literal, so that its damage surfaces as whatever the parser meets first.
@@ -39,7 +60,7 @@ def parse_npy(data: bytes, where: str, path: Path) -> np.ndarray:
         raise FormatError(f"{where}: not an array of NumPy (.npy): its header cannot be read.", path=path) from error
     if dtype.kind not in "iuf":
         raise FormatError(f"{where}: holds {dtype} {list(shape)}; expected an array of numbers.", path=path)
-    promised, there = math.prod(shape) * dtype.itemsize, len(data) - offset
+    promised, there = math.prod(shape) * dtype.itemsize, size - offset
     if promised != there:
         raise FormatError(
             f"{where}: {there} bytes after offset {offset}; expected {promised} for the {list(shape)} {dtype} that its "
@@ -47,9 +68,7 @@ def parse_npy(data: bytes, where: str, path: Path) -> np.ndarray:
             hint="The file is truncated or damaged: copy it again.",
             path=path,
         )
-    array = np.frombuffer(data, dtype, offset=offset).reshape(shape, order="F" if columns_first else "C")
-    with np.errstate(all="ignore"):  # a signalling NaN warns when it is converted; callers ask for finite numbers
-        return array.astype(np.float64)
+    return shape, columns_first, dtype, offset
 
 
 def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
@@ -116,4 +135,4 @@ def _bytes_of(path: Path) -> bytes:
         raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
 
 
-__all__ = ["MAX_BYTES", "parse_npy", "read_npy", "read_npz"]
+__all__ = ["MAX_BYTES", "npy_shape", "parse_npy", "read_npy", "read_npz"]

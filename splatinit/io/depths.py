@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import FormatError
+from .arrays import npy_shape
 from .images import DepthFile, ImageFile, probe_image, same_proportions
 from .read import ReadConfig
 
@@ -44,10 +43,7 @@ def map_size(path: Path) -> tuple[int, int]:
     if path.suffix.lower() != ".npy":
         stored = probe_image(path).as_stored()
         return stored.width, stored.height
-    try:
-        shape = np.lib.format.open_memmap(path, mode="r").shape
-    except (OSError, ValueError, EOFError) as error:
-        raise FormatError(f"{path}: the depth map cannot be read ({error}).", path=path) from error
+    shape = npy_shape(path)
     if len(shape) not in (2, 3) or 0 in shape or shape[2:] not in ((), (1,)):
         raise FormatError(f"{path}: the depth map has shape {list(shape)}; expected [height, width].", path=path)
     return shape[1], shape[0]

@@ -11,6 +11,7 @@ import math
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import FormatError, MissingExtra, NoImages, ShapeError
 from ..types import Pixels
+from . import png
 from .arrays import read_npy
 from .atomic import atomic_path
 from .lenses import Distortion, Lens, replacing_pinhole
@@ -45,17 +47,28 @@ _DIAGONAL_35MM = math.hypot(36.0, 24.0)  # mm; "35 mm equivalent" keeps the diag
 # What Pillow and its plugins raise on damaged files, depending on where they notice.
 _UNREADABLE = (
     EOFError,
+    KeyError,
     OSError,
     RuntimeError,
     SyntaxError,
     TypeError,
     ValueError,
     struct.error,
+    zlib.error,
     Image.DecompressionBombError,
 )
 # Brands of HEIF files with HEVC inside (phones call them .heic, .heif, and sometimes .jpg); Pillow reads AVIF itself.
 _HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
+_TIFF_TAGS = {  # those that a photo must have
+    "width": (256,),
+    "height": (257,),
+    "bits": (258,),
+    "compression": (259,),
+    "photometric": (262,),
+    "offsets": (273, 324),
+    "byte counts": (279, 325),
+}
 # Formats of photos, in Pillow's names; its plugins register when they are imported.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF")
 for _plugin in ("Jpeg", "Mpo", "Png", "Tiff", "WebP", "Avif"):
@@ -320,9 +333,9 @@ def _exif(image: Image.Image) -> tuple[Mapping[int, Any], Mapping[int, Any]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            exif = image.getexif()
+            exif = png.exif_of(image) if image.format == "PNG" else image.getexif()
             return exif, exif.get_ifd(_EXIF_IFD)
-    except (*_UNREADABLE, KeyError):
+    except _UNREADABLE:
         return {}, {}
 
 
@@ -360,7 +373,12 @@ def _decode(path: Path, orientation: int, with_alpha: bool, check_size: Callable
     try:
         with open_image(path) as image:
             check_size(*(reversed(image.size) if orientation >= 5 else image.size))
-            if _is_deep(image) or _is_large_tiff(image):
+            deep = _is_deep(image)
+            if image.format == "PNG":
+                png.check(image, all_rows=deep)
+            elif image.format == "TIFF":
+                _check_tiff(image)
+            if deep or _is_large_tiff(image):
                 pixels = _decode_deep(path)
                 if image.format != "TIFF" and orientation in _TRANSPOSE:
                     pixels = _turn(pixels, orientation)
@@ -428,6 +446,9 @@ def _read_depth(path: Path, orientation: int, width: int, height: int) -> np.nda
             _, stored_width, stored_height = _header(path)
             turned = (stored_width, stored_height) if orientation >= 5 else (stored_height, stored_width)
             _check_fits(path, "depth map", turned, width, height)
+            if path.suffix.lower() == ".png":
+                png.check_chunks(path)
+                png.check_rows(path)
             depth = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
             if depth is None:
                 raise ValueError("damaged, or not an image")
@@ -437,7 +458,7 @@ def _read_depth(path: Path, orientation: int, width: int, height: int) -> np.nda
             raise ValueError(f"{list(depth.shape)} {depth.dtype}; expected one channel of numbers")
         with np.errstate(over="ignore"):  # infinite is unknown
             depth = depth.astype(np.float32)
-    except (OSError, ValueError, EOFError, cv2.error) as error:
+    except (OSError, ValueError, EOFError, KeyError, struct.error, zlib.error, cv2.error) as error:
         raise FormatError(f"{path}: the depth map cannot be read ({error}).", path=path) from error
     depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
     if orientation in _TRANSPOSE:
@@ -504,6 +525,20 @@ def _is_deep(image: Image.Image) -> bool:
             header = file.read(25)
         return len(header) == 25 and header[24] == 16  # IHDR: bit depth
     return False
+
+
+def _check_tiff(image: Image.Image) -> None:
+    """Raise ValueError for a TIFF without the tags that make it a picture, for which Pillow has guesses (a lost
+    "compression" shows packed data as pixels), or with another number of bytes than its pixels need."""
+    tags = image.tag_v2
+    missing = [name for name, numbers in _TIFF_TAGS.items() if not any(number in tags for number in numbers)]
+    if missing:
+        raise ValueError(f"its tags {', '.join(missing)} are missing or damaged")
+    bits = tags[258] if len(tags[258]) == image.tag_v2.get(277, 1) else tags[258][:1] * tags.get(277, 1)
+    if tags[259] == 1 and 279 in tags:
+        promised, there = image.height * ((image.width * sum(bits) + 7) // 8), sum(tags[279])
+        if there < promised:
+            raise ValueError(f"its strips hold {there} bytes; expected {promised}")
 
 
 def _is_large_tiff(image: Image.Image) -> bool:

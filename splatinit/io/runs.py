@@ -27,6 +27,8 @@ import numpy as np
 
 from ..errors import ConfigError, FormatError
 from ..types import DepthPrior, ImageSet, Initialization
+from . import text
+from .arrays import read_npz
 from .atomic import append_text, atomic_path, is_temporary, remove_leftovers, write_json, write_text
 from .locks import NAME as LOCK_NAME
 from .locks import hold
@@ -144,18 +146,34 @@ class RunFolder:
         from .pointcloud import read_ply_points
 
         stats = read_json(self.start_stats)
-        priors = {}
-        for view, name in stats["depth_priors"].items():
-            with np.load(self.depths / Path(name).name, allow_pickle=False) as file:
-                priors[view] = DepthPrior(view, file["depth"], file["confidence"])
+        kinds = {"seconds": dict, "peak_memory_mb": int | float, "recipe": dict, "notes": list, "depth_priors": dict}
+        if not isinstance(stats, dict) or not all(isinstance(stats.get(key), kind) for key, kind in kinds.items()):
+            raise FormatError(
+                f"{self.start_stats} is not what splatinit wrote; expected {', '.join(kinds)}.",
+                hint="Delete the folder 'init' to compute it again.",
+            )
         return Initialization(
             points=read_ply_points(self.points),
-            depth_priors=priors,
+            depth_priors={view: self._prior(view, name) for view, name in stats["depth_priors"].items()},
             seconds=stats["seconds"],
             peak_memory_mb=stats["peak_memory_mb"],
             recipe=stats["recipe"],
-            notes=tuple(stats["notes"]),
+            notes=tuple(map(str, stats["notes"])),
         )
+
+    def _prior(self, view: str, name: Any) -> DepthPrior:
+        path = self.depths / Path(str(name)).name
+        arrays = read_npz(path)
+        depth, confidence = (arrays.get(key, np.empty(0)).astype(np.float32) for key in ("depth", "confidence"))
+        finite = np.isfinite(depth).all() and np.isfinite(confidence).all()
+        if depth.ndim != 2 or confidence.shape != depth.shape or not finite:
+            raise FormatError(
+                f"{path}: depth {list(depth.shape)} and confidence {list(confidence.shape)}; expected finite arrays "
+                "[height, width] of one size.",
+                hint="Delete the folder 'init' to compute it again.",
+                path=path,
+            )
+        return DepthPrior(view, depth, confidence)
 
 
 # -------------------------------------------------------------------------------------------------------------- seals
@@ -367,9 +385,9 @@ def fingerprint_path(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """A JSON file of a run. Raises FormatError when it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path} is not valid JSON: {error}.", hint="Delete it to compute it again.") from None
+        return text.read_json(path)
+    except FormatError as error:
+        raise FormatError(error.message, hint="Delete it to compute it again.", path=path) from None
 
 
 class TrainLog:

@@ -179,6 +179,7 @@ def posed(
     pose[:3, :3] = u @ vt
     camera = replace(camera, cam_from_world=pose).resized(photo.width, photo.height)
     with np.errstate(all="ignore"):
+        camera.check(where)  # again: a tiny focal length of a reduced image is 0
         photo, new_K = undistorted(photo, camera.K, distortion)
     return photo, replace(camera, K=new_K)
 

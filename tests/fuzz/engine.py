@@ -105,6 +105,8 @@ class Stage:
                 # As in the tests, and for users: what is wrong is an error, or nothing.
                 with time_limit(TIME_LIMIT), warnings.catch_warnings():
                     warnings.simplefilter("error")
+                    # Pillow's remarks on odd tags; its warning of large images stays an error.
+                    warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
                     after = self.target.read(self.folder)
             except SplatinitError as error:
                 problem = bad_message(error)

@@ -526,7 +526,7 @@ PLY_TEXT: tuple[Mutator, ...] = (change_ply_header,) * 6 + TEXT
 
 
 # ------------------------------------------------------------------------------------------------------- npy and npz
-_HUGE_NPY: list[bytes] = []
+_BOMBS: dict[str, bytes] = {}
 
 
 def npy(dtype: str, shape: str, payload: bytes, fortran: bool = False, version: tuple[int, int] = (1, 0)) -> bytes:
@@ -607,10 +607,24 @@ def change_npy(data: bytes, rng: random.Random) -> Mutation:
     ), f"npy {what}: {dtype} {shape} {fortran}"
 
 
+def _bomb(name: str) -> bytes:
+    """A small archive whose one member, a true array, unpacks to more than a reader may take."""
+    if name not in _BOMBS:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file, file.open(name, "w") as member:
+            member.write(npy("'<f8'", "(8000, 5000)", b""))
+            for _ in range(320):
+                member.write(bytes(1_000_000))
+        _BOMBS[name] = out.getvalue()
+    return _BOMBS[name]
+
+
 def change_zip(data: bytes, rng: random.Random) -> Mutation:
     """The archive of an .npz with members changed, removed, renamed, doubled, swollen, or sizes that lie."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
+            if sum(info.file_size for info in file.infolist()) > 1 << 22:  # an earlier damage made it large
+                return rng.choice(BINARY)(data, rng)
             members = [(info.filename, file.read(info)) for info in file.infolist()]
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError):
         return rng.choice(BINARY)(data, rng)
@@ -635,9 +649,7 @@ def change_zip(data: bytes, rng: random.Random) -> Mutation:
         other = rng.randrange(len(members))
         members[at], members[other] = (name, members[other][1]), (members[other][0], member)
     elif what == "bomb":
-        if not _HUGE_NPY:
-            _HUGE_NPY.append(npy("'<f8'", "(8000, 4000)", bytes(256_000_000)))
-        members[at] = (name, _HUGE_NPY[0])
+        return _bomb(name), "zip bomb: 320 MB of zeros"
     elif what == "extra":
         members.append(("more.npy", npy("'<f8'", "(1,)", bytes(8))))
     out = io.BytesIO()

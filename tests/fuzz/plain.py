@@ -242,11 +242,8 @@ def _lens(model: int, rest: tuple[float, ...]) -> Any:
 
     if model in (0, 1, 2, 3, 4):
         return Distortion("brown", rest)
-    from splatinit.io.colmap_model import ColmapCamera
-
-    names = {number: name for name, number in _IDS.items()}
-    lead = {5: 4, 6: 4, 7: 4, 8: 3, 9: 3, 10: 4, 11: 4}[model]
-    return ColmapCamera(names[model], 10, 10, np.array([5.0] * lead + list(rest))).pinhole("plain")[1]
+    names = {5: "fisheye", 6: "rational", 7: "fov", 8: "fisheye", 9: "fisheye", 10: "thin_prism_fisheye"}
+    return Distortion(names.get(model, "rad_tan_thin_prism_fisheye"), rest)
 
 
 # ------------------------------------------------------------------------------------------------------------- views
@@ -261,6 +258,15 @@ class Views:
         """(file, normalised name as it is written) of a path in a scene file, None where there is no file."""
         from splatinit.io.images import find_image
 
+        path = self.path(relative)
+        try:
+            file = find_image(folder / path)
+        except (OSError, ValueError):
+            return None
+        return None if file is None else (file, path)
+
+    def path(self, relative: str) -> str:
+        """A path in a scene file without its detours."""
         relative = relative.replace("\\", "/")
         need(relative != "" and "\0" not in relative and not relative.startswith("/"))
         parts: list[str] = []
@@ -271,11 +277,7 @@ class Views:
             elif part not in ("", "."):
                 parts.append(part)
         need(bool(parts))
-        try:
-            file = find_image(folder.joinpath(*parts))
-        except (OSError, ValueError):
-            return None
-        return None if file is None else (file, "/".join(parts))
+        return "/".join(parts)
 
     def add(
         self,
@@ -332,7 +334,7 @@ class Views:
                 reading[f"{name}: K"] = row["K"]
                 reading[f"{name}: R"] = row["R"]
                 reading[f"{name}: t"] = row["t"]
-            for key in ("mask", "depth"):
+            for key in ("mask", "depth", "unit"):
                 reading[f"{name}: {key}"] = row.get(key)
         return reading
 
@@ -391,9 +393,16 @@ def frames(root: Path, name: str, views: Views) -> tuple[dict[str, Any], list[st
         def value(key: str, both: dict = both) -> float | None:
             return None if both.get(key) is None else number(both[key])
 
-        model = both.get("camera_model", "OPENCV")
-        need(isinstance(model, str) and not both.get("is_fisheye") and not value("k4"))
-        need(model.upper() in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE"))
+        lens, names = _nerfstudio_lens(both)
+        listed = both.get("distortion_params")
+        if listed is not None:
+            order = names if lens == "rad_tan_thin_prism_fisheye" else ("k1", "k2", "k3", "k4", "p1", "p2")
+            need(isinstance(listed, list) and len(listed) == len(order))
+            both |= dict(zip(order, listed, strict=True))
+        if lens == "brown" and (value("k5") or value("k6")):
+            lens, names = "rational", ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+        for key in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2"):
+            need(key in names or not value(key))
         from PIL import Image
 
         with Image.open(file) as image:
@@ -418,10 +427,51 @@ def frames(root: Path, name: str, views: Views) -> tuple[dict[str, Any], list[st
         R, t = opengl(frame.get("transform_matrix"))
         from splatinit.io.lenses import Distortion
 
-        lens = Distortion("brown", tuple(value(key) or 0.0 for key in ("k1", "k2", "p1", "p2", "k3")))
-        views.add(view, file, (fx, fy, cx, cy), R, t, given, lens)
+        distortion = Distortion(lens, tuple(value(key) or 0.0 for key in names))
+        extras: dict[str, Any] = {}
+        for key, name in (("mask_path", "mask"), ("depth_file_path", "depth")):
+            if frame.get(key) is None:
+                continue
+            need(isinstance(frame[key], str))
+            found = views.find(root, frame[key])
+            if found is None:
+                continue
+            with Image.open(found[0]) as image:
+                wide, high = image.size
+            with Image.open(file) as image:
+                need(abs(wide * image.height - high * image.width) <= image.width + image.height)
+            extras[name] = os.path.relpath(found[0], root)
+            if name == "depth":
+                extras["unit"] = _positive(both, "depth_unit_scale_factor", 0.001) * _positive(
+                    data, "applied_scale", 1.0
+                )
+        views.add(view, file, (fx, fy, cx, cy), R, t, given, distortion, **extras)
         added.append(view)
     return data, added
+
+
+def _positive(data: dict[str, Any], key: str, default: float) -> float:
+    value = default if data.get(key) is None else number(data[key])
+    need(0 < value < 1e30)
+    return value
+
+
+def _nerfstudio_lens(both: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The house's name of the lens, and the keys of its coefficients."""
+    fisheye = both.get("is_fisheye")
+    need(
+        fisheye in (None, True, False)
+        and not any(both.get(key) for key in ("latlong", "equirectangular", "orthographic"))
+    )
+    model = both.get("camera_model")
+    if model is None:
+        model = "OPENCV_FISHEYE" if fisheye else "OPENCV"
+    need(isinstance(model, str))
+    brown = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+    if model.upper() in brown and not fisheye:
+        return "brown", ("k1", "k2", "p1", "p2", "k3")
+    need(model.upper() in (*brown, "OPENCV_FISHEYE", "FISHEYE"))
+    return "fisheye", ("k1", "k2", "k3", "k4")
 
 
 def nerfstudio(root: Path) -> Reading:
@@ -429,10 +479,20 @@ def nerfstudio(root: Path) -> Reading:
     data, _ = frames(root, "transforms.json", views)
     lists = {key: data.get(f"{key}_filenames") for key in ("train", "val", "test")}
     if all(value is None for value in lists.values()):
-        return views.reading("nerfstudio")
-    for value in lists.values():
-        need(value is None or isinstance(value, list) and all(isinstance(item, str) for item in value))
-    return split(views, "nerfstudio", lists["train"], lists["test"] or lists["val"])
+        reading = views.reading("nerfstudio")
+    else:
+        for value in lists.values():
+            need(value is None or isinstance(value, list) and all(isinstance(item, str) for item in value))
+        reading = split(views, "nerfstudio", lists["train"], lists["test"] or lists["val"])
+    if data.get("ply_file_path") is not None:
+        need(isinstance(data["ply_file_path"], str))
+        file = root / views.path(data["ply_file_path"])
+        if os.path.isfile(file):
+            points = ply_points(file.read_bytes())
+            scale = np.float32(_positive(data, "applied_scale", 1.0))
+            reading |= {"xyz": points["xyz"] * scale, "rgb": points["rgb"]}
+            need(bool(np.isfinite(reading["xyz"]).all()))
+    return reading
 
 
 def blender(root: Path) -> Reading:
@@ -689,3 +749,330 @@ def camera_path(data: bytes) -> Reading:
         need(float(np.abs(R @ R.T - np.eye(3)).max()) <= 1e-3 and np.linalg.det(R) > 0)
         reading |= {f"{index}: size": (width, height), f"{index}: K": K, f"{index}: pose": pose}
     return reading
+
+
+# ------------------------------------------------------------------------------------------------------ npy and npz
+def npy(data: bytes) -> np.ndarray:
+    """An array of numbers of exactly as many bytes as its header says (NumPy's format 1 to 3)."""
+    need(data[:6] == b"\x93NUMPY" and len(data) > 12 and data[6] in (1, 2, 3))
+    size = 2 if data[6] == 1 else 4
+    start = 8 + size
+    length = int.from_bytes(data[8:start], "little")
+    need(length < 10_001 and start + length <= len(data))
+    text = data[start : start + length].decode("latin-1")
+    match = re.fullmatch(r"\{(.*)\}", text.strip(), re.DOTALL)
+    need(match is not None)
+    found = dict(re.findall(r"'(\w+)': ('[^']*'|True|False|\([^)]*\))", match[1]))
+    need(set(found) >= {"descr", "fortran_order", "shape"})
+    kind = re.fullmatch(r"'([<>|=]?)([iufb])([1248])'", found["descr"])
+    need(kind is not None and kind[2] in "iuf")
+    shape = tuple(int(side) for side in re.findall(r"\d+", found["shape"]))
+    letter = {
+        "i1": "b",
+        "i2": "h",
+        "i4": "i",
+        "i8": "q",
+        "u1": "B",
+        "u2": "H",
+        "u4": "I",
+        "u8": "Q",
+        "f2": "e",
+        "f4": "f",
+        "f8": "d",
+    }
+    letters = letter[kind[2] + kind[3]]
+    need(math.prod(shape) * int(kind[3]) == len(data) - start - length)
+    order = ">" if kind[1] == ">" else "<"
+    values = [value for (value,) in struct.iter_unpack(order + letters, data[start + length :])]
+    array = np.array(values, dtype=np.float64)
+    return array.reshape(shape, order="F" if found["fortran_order"] == "True" else "C")
+
+
+def npz(data: bytes) -> dict[str, np.ndarray]:
+    """Arrays by name; names once."""
+    import io
+    import zipfile
+
+    arrays: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        for info in file.infolist():
+            need(info.file_size < 1 << 20)
+            name = info.filename.removesuffix(".npy")
+            need(name not in arrays)
+            arrays[name] = npy(file.read(info))
+    return arrays
+
+
+# ------------------------------------------------------------------------------------------- LLFF, IDR, NeRF++, NSVF
+def _photos(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.png"))
+
+
+def llff(root: Path) -> Reading:
+    rows = npy((root / "poses_bounds.npy").read_bytes())
+    files = _photos(root / "images")
+    need(rows.shape == (len(files), 17) and bool(np.isfinite(rows).all()))
+    views = Views(root)
+    for row, file in zip(rows, files, strict=True):
+        M = row[:15].reshape(3, 5)
+        size = (round(M[1, 4]), round(M[0, 4]))
+        need(min(size) >= 1)
+        if abs(8 * size[1] - 6 * size[0]) > sum(size) + 0.01 * 8 * size[1]:
+            size = size[::-1]  # height and width the other way round, as the usual loaders would not notice
+        columns = np.stack([M[:, 1], M[:, 0], -M[:, 2]], axis=1)  # down right back → right down front
+        focal = M[2, 4]
+        with np.errstate(all="ignore"):
+            t = -columns.T @ M[:, 3]
+        views.add(file.name, file, (focal, focal, size[0] / 2, size[1] / 2), columns.T, t, size)
+    return views.reading("llff")
+
+
+def idr(root: Path) -> Reading:
+    arrays = npz((root / "cameras_sphere.npz").read_bytes())
+    files = _photos(root / "image")
+    names = {name for name in arrays if re.fullmatch(r"world_mat_\d+", name)}
+    need(names == {f"world_mat_{i}" for i in range(len(files))})
+    views = Views(root)
+    for i, file in enumerate(files):
+        P = arrays[f"world_mat_{i}"]
+        need(P.shape in ((4, 4), (3, 4)) and bool(np.isfinite(P).all()))
+        need(len(P) == 3 or bool(np.allclose(P[3], (0, 0, 0, 1), atol=1e-6)))
+        M = P[:3, :3]
+        M, p = M / np.linalg.norm(M[2]), P[:3, 3] / np.linalg.norm(M[2])
+        if np.linalg.det(M) < 0:
+            M, p = -M, -p
+        # K of M Mᵀ = K Kᵀ: upper triangular with a positive diagonal, by Cholesky from the lower right.
+        S = (M @ M.T)[::-1, ::-1]
+        K = np.linalg.cholesky(S)[::-1, ::-1]
+        K = K / K[2, 2]
+        R = np.linalg.solve(K, M)
+        t = np.linalg.solve(K, p)
+        need(abs(K[0, 1]) * HEIGHT / (2 * K[1, 1]) <= 0.25)
+        views.add(
+            file.name, file, (K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5), R, t, None, mask=f"mask/{file.name}"
+        )
+        views.rows[file.name]["alpha"] = True
+    return views.reading("idr")
+
+
+HEIGHT = 6  # px of all photos; see targets.py
+
+
+def _matrix_text(path: Path) -> np.ndarray:
+    words = text_of(path.read_bytes()).split()
+    need(len(words) == 16)
+    return np.array([real(word) for word in words]).reshape(4, 4)
+
+
+def _k_of(M: np.ndarray) -> tuple[float, float, float, float]:
+    need(
+        bool(np.allclose(M[2, :3], (0, 0, 1), atol=1e-6))
+        and M[1, 0] == 0
+        and abs(M[0, 1]) * HEIGHT / (2 * abs(M[1, 1])) <= 0.25
+    )
+    return M[0, 0], M[1, 1], M[0, 2], M[1, 2]
+
+
+def _opencv(M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    need(bool(np.allclose(M[3], (0, 0, 0, 1), atol=1e-6)))
+    with np.errstate(all="ignore"):
+        return M[:3, :3].T, -M[:3, :3].T @ M[:3, 3]
+
+
+def nerfpp(root: Path) -> Reading:
+    views, test = Views(root), []
+    for part in ("train", "test"):
+        for file in _photos(root / part / "rgb"):
+            R, t = _opencv(_matrix_text(root / part / "pose" / f"{file.stem}.txt"))
+            K = _k_of(_matrix_text(root / part / "intrinsics" / f"{file.stem}.txt"))
+            name = file.relative_to(root).as_posix()
+            views.add(name, file, K, R, t, None)
+            if part == "test":
+                test.append(name)
+    return views.reading("nerfpp", tuple(test))
+
+
+def nsvf(root: Path) -> Reading:
+    views = Views(root)
+    words = [real(word) for word in text_of((root / "intrinsics.txt").read_bytes()).split()]
+    need(all(map(math.isfinite, words)))
+    if len(words) == 16:
+        size, K = None, _k_of(np.array(words).reshape(4, 4))
+    else:
+        need(len(words) >= 6 and all(1 <= side < 1e6 for side in words[-2:]))
+        size, K = (round(words[-1]), round(words[-2])), (words[0], words[0], words[1], words[2])
+    for file in _photos(root / "rgb"):
+        R, t = _opencv(_matrix_text(root / "pose" / f"{file.stem}.txt"))
+        views.add(file.name, file, K, R, t, size)
+    return views.reading("nsvf", tuple(sorted(name for name in views.rows if name.startswith("2_"))))
+
+
+# ------------------------------------------------------------------------------------------------------------ images
+def png(data: bytes) -> tuple[np.ndarray, bool]:
+    """[h, w, 4] uint8 of a PNG that is not interlaced, and whether it has alpha; every checksum must be right."""
+    import zlib
+
+    need(data[:8] == b"\x89PNG\r\n\x1a\n")
+    at, chunks = 8, []
+    while at < len(data):
+        need(at + 12 <= len(data))
+        (length,) = struct.unpack_from(">I", data, at)
+        body, kind = data[at + 8 : at + 8 + length], data[at + 4 : at + 8]
+        need(len(body) == length and at + 12 + length <= len(data))
+        need(zlib.crc32(kind + body) == struct.unpack_from(">I", data, at + 8 + length)[0], "checksum")
+        chunks.append((kind, body))
+        at += 12 + length
+        if kind == b"IEND":
+            break  # what follows belongs to other programs
+    kinds = [kind for kind, _ in chunks]
+    need(
+        kinds.count(b"PLTE") < 2
+        and kinds[:1] == [b"IHDR"]
+        and kinds[-1:] == [b"IEND"]
+        and kinds.count(b"IHDR") == 1
+        and len(chunks[0][1]) == 13
+    )
+    width, height, depth, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", chunks[0][1])
+    need(1 <= width < 100_000 and 1 <= height < 100_000 and compression == filtering == interlace == 0)
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 0)
+    need(channels > 0 and (depth == 8 or depth == 16 and colour != 3))
+    need(not {b"acTL", b"fcTL", b"fdAT"} & set(kinds))
+    step = channels * depth // 8
+    # What follows the last row is no picture (a header that was made smaller, its checksum made right: who can tell?).
+    compressed = b"".join(body for kind, body in chunks if kind == b"IDAT")
+    raw = zlib.decompressobj().decompress(compressed, height * (width * step + 1))
+    need(len(raw) == height * (width * step + 1), "more or less pixels than the header says")
+    rows, before = [], [0] * width * step
+    for y in range(height):
+        how, *line = raw[y * (width * step + 1) : (y + 1) * (width * step + 1)]
+        need(how <= 4)
+        for x in range(width * step):
+            left, up, corner = line[x - step] if x >= step else 0, before[x], before[x - step] if x >= step else 0
+            line[x] = (line[x] + (0, left, up, (left + up) // 2, _paeth(left, up, corner))[how]) & 255
+        rows.append(line)
+        before = line
+    pixels = np.array(rows, np.uint8).reshape(height, width, channels, depth // 8)
+    # 16 bits to 8, rounded as 65535 → 255.
+    values = pixels.astype(np.uint32)
+    full = (values[..., 0] * 256 + values[..., 1]) * 255 if depth == 16 else None
+    pixels = pixels[..., 0] if full is None else ((full + 32767) // 65535).astype(np.uint8)
+    transparent = dict(reversed(chunks[: kinds.index(b"IDAT")])).get(b"tRNS")
+    if colour == 3:
+        palette = dict(reversed(chunks)).get(b"PLTE", b"")
+        need(len(palette) % 3 == 0 and 0 < len(palette) <= 768 and int(pixels.max()) < len(palette) // 3)
+        table = np.full((256, 4), 255, np.uint8)
+        table[: len(palette) // 3, :3] = np.frombuffer(palette, np.uint8).reshape(-1, 3)
+        if transparent is not None:
+            table[: len(transparent), 3] = np.frombuffer(transparent, np.uint8)
+        return table[pixels[..., 0]], transparent is not None
+    out = np.full((height, width, 4), 255, np.uint8)
+    out[..., :3] = pixels[..., :3] if channels >= 3 else pixels[..., :1]
+    if channels in (2, 4):
+        out[..., 3] = pixels[..., -1]
+    elif transparent is not None and depth == 8:  # a colour that is transparent; of 16 bits, nobody reads it
+        wanted = [transparent[2 * i + 1] for i in range(channels)] if len(transparent) >= 2 * channels else []
+        need(bool(wanted))
+        out[..., 3] = np.where((pixels == wanted).all(axis=2), 0, 255)
+    return out, channels in (2, 4) or transparent is not None
+
+
+def _paeth(left: int, up: int, corner: int) -> int:
+    guess = left + up - corner
+    return min((left, up, corner), key=lambda value: abs(guess - value))
+
+
+def by_opencv(data: bytes) -> np.ndarray:
+    """[h, w, 3] uint8 as another decoder reads it (JPEG, TIFF, WebP have no checksums; whoever decodes them agrees)."""
+    import cv2
+
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    need(pixels is not None)
+    return pixels[..., ::-1]
+
+
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
+
+
+def tiff(data: bytes) -> np.ndarray:
+    """[h, w, 3] uint8 of a TIFF in strips of 8-bit RGB, as they are or packed with LZW."""
+    need(data[:4] in (b"II*\0", b"MM\0*"))
+    order = "<" if data[:2] == b"II" else ">"
+    (at,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, at)
+    tags: dict[int, tuple[int, ...]] = {}
+    for i in range(min(count, (len(data) - at - 2) // 12)):
+        tag, kind, number_, value = struct.unpack_from(order + "HHI4s", data, at + 2 + 12 * i)
+        if kind not in _TIFF_TYPES or number_ > 1000:
+            continue
+        layout = f"{order}{number_}{_TIFF_TYPES[kind]}"
+        size = struct.calcsize(layout)
+        offset = struct.unpack(order + "I", value)[0]
+        if size > 4 and offset + size > len(data):
+            continue
+        # Of a tag that stands twice, the first counts.
+        tags.setdefault(
+            tag, struct.unpack(layout, value[:size]) if size <= 4 else struct.unpack_from(layout, data, offset)
+        )
+    one = {tag: values[0] for tag, values in tags.items() if values}
+    width, height = one[256], one[257]
+    # Colours that a decoder may do without are what they are by default.
+    need(
+        width >= 1
+        and height >= 1
+        and tags[258][:3] == (8, 8, 8)
+        and one[262] == 2
+        and one[277] == 3
+        and one.get(284, 1) == 1
+    )
+    need(
+        one[259] in (1, 5)
+        and one.get(317, 1) in (1, 2)
+        and one.get(266, 1) == 1
+        and 322 not in tags
+        and 338 not in tags
+    )
+    per_strip = min(one.get(278, height), height)
+    offsets, lengths = tags[273], tags.get(279)
+    need(len(offsets) >= -(-height // per_strip))
+    rows = b""
+    for i in range(-(-height // per_strip)):
+        needed = width * 3 * min(per_strip, height - i * per_strip)
+        if one[259] == 1:
+            strip = data[offsets[i] : offsets[i] + needed]
+        else:
+            strip = _lzw(data[offsets[i] : offsets[i] + lengths[i]], needed)
+        need(len(strip) == needed)
+        rows += strip
+    pixels = np.frombuffer(rows, np.uint8).reshape(height, width, 3)
+    if one.get(317, 1) == 2:  # differences along the row
+        pixels = np.cumsum(pixels, axis=1, dtype=np.uint64).astype(np.uint8)
+    return pixels
+
+
+def _lzw(data: bytes, needed: int) -> bytes:
+    """TIFF's LZW: codes from the most significant bit, wider one code early."""
+    out, table, before = b"", [], None
+    bits, width, value = 0, 9, 0
+    for byte in data:
+        value, bits = (value << 8 | byte) & 0xFFFFFF, bits + 8
+        if bits < width:
+            continue
+        code = value >> (bits - width) & ((1 << width) - 1)
+        bits -= width
+        if code == 257 or len(out) >= needed:
+            break
+        if code == 256:
+            table, before, width = [bytes([i]) for i in range(256)] + [b"", b""], None, 9
+            continue
+        need(bool(table))
+        if before is None:
+            need(code < 256)
+            entry = table[code]
+        else:
+            need(code <= len(table) and len(table) < 4096)
+            entry = table[code] if code < len(table) else before + before[:1]
+            table.append(before + entry[:1])
+        out, before = out + entry, entry
+        width = next(w for w in (9, 10, 11, 12, 13) if len(table) < (1 << w) - 1 or w == 13)
+        need(width <= 12)
+    return out[:needed]

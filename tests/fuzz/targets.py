@@ -32,6 +32,14 @@ def photo(path: Path, value: int = 90, alpha: bool = False, width: int = WIDTH, 
     Image.fromarray(pixels).save(path)
 
 
+def depth(path: Path) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    steps = (np.arange(WIDTH * HEIGHT, dtype=np.uint16) * 100).reshape(HEIGHT, WIDTH)
+    Image.fromarray(steps).save(path)
+
+
 def rotation(i: int) -> np.ndarray:
     """[3, 3], another one for each i."""
     a, b = 0.4 * i, 0.2 - 0.1 * i
@@ -131,7 +139,20 @@ def build_nerfstudio(root: Path) -> None:
         "k2": 0.001,
         "p1": 0.0,
     }
-    (root / "transforms.json").write_text(json.dumps({**top, "frames": frames, "applied_scale": 1.0}))
+    photo(root / "masks" / "a.png", 200)
+    depth(root / "depth" / "b.png")
+    build_points("ascii")(root / "cloud")
+    frames[0]["mask_path"], frames[1]["depth_file_path"] = "masks/a.png", "depth/b.png"
+    top |= {"ply_file_path": "cloud/points.ply", "applied_scale": 2.0, "depth_unit_scale_factor": 0.001}
+    (root / "transforms.json").write_text(json.dumps({**top, "frames": frames}))
+
+
+def build_fisheye(root: Path) -> None:
+    for i in range(2):
+        photo(root / f"{i}.png", 60 + i)
+    top = {"camera_model": "OPENCV_FISHEYE", "fl_x": 6.0, "fl_y": 6.0, "cx": 4.0, "cy": 3.0, "w": WIDTH, "h": HEIGHT}
+    top |= {"k1": 0.05, "k2": -0.01, "k3": 0.001, "k4": 0.0}
+    (root / "transforms.json").write_text(json.dumps({**top, "frames": [frame(i, f"{i}.png") for i in range(2)]}))
 
 
 def build_blender(root: Path) -> None:
@@ -152,9 +173,7 @@ def build_split(root: Path) -> None:
 def build_split_json(root: Path) -> None:
     for name in ("images/left/1.png", "images/left/2.png", "images/right/1.png", "images/right/3.png"):
         photo(root / name)
-    (root / "split.json").write_text(
-        json.dumps({"train": ["left/1.png", "right/1", "3.png"], "test": ["left/2.png"]})
-    )
+    (root / "split.json").write_text(json.dumps({"train": ["left/1.png", "right/1", "3.png"], "test": ["left/2.png"]}))
 
 
 _POINT_ROWS = [
@@ -167,7 +186,8 @@ _POINT_ROWS = [
 def _point_header(format: str, more: str = "") -> str:
     properties = "".join(f"property float {name}\n" for name in ("x", "y", "z", "nx", "ny", "nz"))
     properties += "".join(f"property uchar {name}\n" for name in ("red", "green", "blue")) + "property float opacity\n"
-    return f"ply\nformat {format} 1.0\ncomment made by hand\nelement vertex {len(_POINT_ROWS)}\n{properties}{more}end_header\n"
+    properties = f"element vertex {len(_POINT_ROWS)}\n{properties}"
+    return f"ply\nformat {format} 1.0\ncomment made by hand\n{properties}{more}end_header\n"
 
 
 def build_points(format: str, faces: bool = False) -> Callable[[Path], None]:
@@ -245,6 +265,109 @@ def build_checkpoint(root: Path) -> None:
     save_checkpoint(root, 3, tensors, {"seed": 0, "names": ["a", "b"], "loss": 0.5})
 
 
+def build_llff(root: Path) -> None:
+    rows = []
+    for i in range(2):
+        photo(root / "images" / f"{i}.png", 60 + i)
+        M = np.array(world_from_camera(i))
+        down_right_back = np.stack([-M[:3, 1], M[:3, 0], M[:3, 2]], axis=1)
+        matrix = np.concatenate([down_right_back, M[:3, 3:], [[2.0 * HEIGHT], [2.0 * WIDTH], [20.0 + i]]], axis=1)
+        rows.append([*matrix.ravel(), 1.0, 9.0])
+    np.save(root / "poses_bounds.npy", np.array(rows))
+
+
+def build_idr(root: Path) -> None:
+    arrays = {}
+    for i in range(2):
+        photo(root / "image" / f"{i}.png", 60 + i)
+        photo(root / "mask" / f"{i}.png", 200)
+        K = np.array([[9.0, 0, 3.5 + 0.1 * i], [0, 9.5, 2.5], [0, 0, 1]])
+        P = np.eye(4)
+        P[:3] = K @ np.concatenate([rotation(i), [[0.5], [0.25], [2.0 + i]]], axis=1)
+        arrays[f"world_mat_{i}"], arrays[f"scale_mat_{i}"] = P, np.eye(4)
+    np.savez(root / "cameras_sphere.npz", **arrays)
+
+
+def _matrix_text(path: Path, matrix: np.ndarray, newline: str = "\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(newline.join(" ".join(map(str, row)) for row in matrix.tolist()) + "\n")
+
+
+def _opencv_pose(i: int) -> np.ndarray:
+    return np.array(world_from_camera(i)) @ np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+def build_nerfpp(root: Path) -> None:
+    K = np.diag([9.0, 9.5, 1, 1])
+    K[:2, 2] = 4, 3
+    for i, (part, name) in enumerate((("train", "a"), ("train", "b"), ("test", "c"))):
+        photo(root / part / "rgb" / f"{name}.png", 60 + i)
+        _matrix_text(root / part / "pose" / f"{name}.txt", _opencv_pose(i), " ")
+        _matrix_text(root / part / "intrinsics" / f"{name}.txt", K, " ")
+
+
+def build_nsvf(root: Path) -> None:
+    for i, name in enumerate(("0_a", "0_b", "2_c")):
+        photo(root / "rgb" / f"{name}.png", 60 + i)
+        _matrix_text(root / "pose" / f"{name}.txt", _opencv_pose(i))
+    (root / "intrinsics.txt").write_text(f"20.0 8.0 6.0 0.\n0. 0. 0.\n0.\n1.\n{2 * HEIGHT} {2 * WIDTH}\n")
+
+
+def _smooth(width: int = 12, height: int = 10, channels: int = 3) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    bands = [40 + 10 * x + 3 * y, 200 - 8 * x, 20 + 15 * y, 60 + 12 * x]
+    return np.stack([band.clip(0, 255) for band in bands[:channels]], axis=2).astype(np.uint8)
+
+
+def build_png(root: Path) -> None:
+    from PIL import Image
+
+    root.mkdir(parents=True)
+    colour = Image.fromarray(_smooth())
+    colour.save(root / "a.png")
+    Image.fromarray(_smooth(channels=4)).save(root / "b.png")
+    palette = colour.quantize(60)
+    palette.putpalette(palette.getpalette() + [0] * (768 - len(palette.getpalette())))
+    palette.save(root / "c.png", transparency=bytes([255] * 7 + [0]), bits=8)
+    Image.fromarray(_smooth(channels=1)[..., 0].astype(np.uint16) * 257).save(root / "d.png")
+
+
+def build_images(suffix: str, **settings: Any) -> Callable[[Path], None]:
+    def build(root: Path) -> None:
+        from PIL import Image
+
+        root.mkdir(parents=True)
+        Image.fromarray(_smooth()).save(root / f"a{suffix}", **settings)
+        Image.fromarray(_smooth(9, 17)).save(root / f"b{suffix}", **settings)
+
+    return build
+
+
+def build_companions(root: Path) -> None:
+    """A photo with a mask, one with a depth map as PNG, one as array and one as TIFF."""
+    from PIL import Image
+
+    for name in "abcd":
+        photo(root / f"{name}.png")
+    photo(root / "mask.png", 200)
+    depth(root / "depth.png")
+    values = (np.arange(WIDTH * HEIGHT, dtype=np.float32) / 7).reshape(HEIGHT, WIDTH)
+    np.save(root / "depth.npy", values)
+    Image.fromarray(values).save(root / "depth.tif")
+
+
+def build_start(root: Path) -> None:
+    """A run's folder after its start."""
+    from splatinit.io.runs import RunFolder
+    from splatinit.types import DepthPrior, Initialization, PointCloud
+
+    run = RunFolder(root)
+    cloud = PointCloud(np.arange(9.0).reshape(3, 3), np.linspace(0, 1, 9).reshape(3, 3))
+    prior = DepthPrior("a.png", np.full((2, 3), 1.5, np.float32), np.full((2, 3), 0.5, np.float32))
+    start = Initialization(cloud, {"a.png": prior}, {"match": 1.5}, 100.5, {"name": "random", "count": 3}, ("a note",))
+    run.finish_stage("init", run.write_start(start), points=3)
+
+
 # ----------------------------------------------------------------------------------------------------------- readings
 def scene_reading(images: ImageSet, root: Path) -> Reading:
     """An ImageSet as a reading (see plain.Views.reading), with its promises checked."""
@@ -273,6 +396,7 @@ def scene_reading(images: ImageSet, root: Path) -> Reading:
             reading[f"{each.name}: t"] = camera.cam_from_world[:3, 3]
         for key, extra in (("mask", each.mask), ("depth", each.depth)):
             reading[f"{each.name}: {key}"] = None if extra is None else os.path.relpath(extra.path, root)
+        reading[f"{each.name}: unit"] = None if each.depth is None else float(each.depth.unit)
     return reading
 
 
@@ -323,6 +447,63 @@ def read_checkpoint(root: Path) -> Reading:
     }
 
 
+def read_pictures(root: Path) -> Reading:
+    """All images of a folder, probed and decoded."""
+    from splatinit.io.images import probe_image
+    from splatinit.io.read import ReadConfig
+
+    reading: Reading = {}
+    for path in sorted(root.iterdir()):
+        found = probe_image(path)
+        ReadConfig(max_megapixels=4.0).check_pixels(path, found.width, found.height)
+        pixels = found.load(found.width, found.height)
+        assert pixels.rgb.shape == (found.height, found.width, 3) and pixels.rgb.dtype == np.uint8
+        reading |= {f"{path.name}: rgb": pixels.rgb, f"{path.name}: alpha": pixels.alpha}
+    return reading
+
+
+def read_companions(root: Path) -> Reading:
+    from splatinit.io.depths import map_size, with_depth
+    from splatinit.io.images import probe_image
+    from splatinit.io.masks import with_mask
+    from splatinit.io.read import ReadConfig
+
+    config = ReadConfig(max_megapixels=4.0)
+    masked = with_mask(probe_image(root / "a.png"), root / "mask.png", "ignore", config)
+    reading: Reading = {"mask": masked.load(WIDTH, HEIGHT).mask}
+    for name, file in (("b", "depth.png"), ("c", "depth.npy"), ("d", "depth.tif")):
+        measured = with_depth(probe_image(root / f"{name}.png"), root / file, 0.5, config)
+        # At its own resolution, where nothing is interpolated.
+        reading[file] = measured.load_depth(*map_size(root / file))
+    return reading
+
+
+def read_start(root: Path) -> Reading:
+    """As the pipeline does it: what is not as it was left is computed again, which counts as refused."""
+    from splatinit.errors import FormatError
+    from splatinit.io.runs import RunFolder
+
+    run = RunFolder(root)
+    if "init" not in run.record() or run.damage("init") is not None:
+        raise FormatError(f"{root}: the start is computed again.")
+    return start_reading(root)
+
+
+def start_reading(root: Path) -> Reading:
+    from splatinit.io.runs import RunFolder
+
+    start = RunFolder(root).read_start()
+    reading: Reading = {"xyz": start.points.xyz, "rgb": start.points.rgb, "notes": start.notes}
+    reading |= {
+        "seconds": json.dumps(start.seconds),
+        "memory": float(start.peak_memory_mb),
+        "recipe": json.dumps(start.recipe),
+    }
+    for view, prior in start.depth_priors.items():
+        reading |= {f"{view}: depth": prior.depth, f"{view}: confidence": prior.confidence}
+    return reading
+
+
 # ------------------------------------------------------------------------------------------------------- expectations
 def expect_split(lists: Callable[[Path], tuple[list[str] | None, list[str] | None]]) -> Callable[[Path], Reading]:
     def expect(root: Path) -> Reading:
@@ -364,8 +545,91 @@ def expect_file(parse: Callable[[bytes], Reading], name: str) -> Callable[[Path]
     return lambda root: parse((root / name).read_bytes())
 
 
+def expect_png(root: Path) -> Reading:
+    reading: Reading = {}
+    for path in sorted(root.iterdir()):
+        pixels, alpha = plain.png(path.read_bytes())
+        reading |= {f"{path.name}: rgb": pixels[..., :3], f"{path.name}: alpha": pixels[..., 3] if alpha else None}
+    return reading
+
+
+def expect_pictures(root: Path) -> Reading:
+    reading: Reading = {}
+    for path in sorted(root.iterdir()):
+        reading |= {f"{path.name}: rgb": plain.by_opencv(path.read_bytes()), f"{path.name}: alpha": None}
+    return reading
+
+
+def expect_tiff(root: Path) -> Reading:
+    reading: Reading = {}
+    for path in sorted(root.iterdir()):
+        data = path.read_bytes()
+        try:
+            pixels = plain.tiff(data)
+        except Refuse:  # tags that no picture needs, damaged: what do others make of it?
+            pixels = plain.by_opencv(data)
+        reading |= {f"{path.name}: rgb": pixels, f"{path.name}: alpha": None}
+    return reading
+
+
+def expect_companions(root: Path) -> Reading:
+    kept, alpha = plain.png((root / "mask.png").read_bytes())
+    grey = kept[..., 3] if alpha else kept[..., :3].max(axis=2)
+    import cv2
+
+    def fitted(values: np.ndarray) -> np.ndarray:
+        """Any resolution of the photo's proportions."""
+        height, width = values.shape
+        plain.need(abs(height * WIDTH - width * HEIGHT) <= WIDTH + HEIGHT + 0.01 * width * HEIGHT)
+        size = (WIDTH, HEIGHT)
+        return values if (width, height) == size else cv2.resize(values, size, interpolation=cv2.INTER_NEAREST_EXACT)
+
+    reading: Reading = {"mask": fitted(np.where(grey > (127 if grey.max() > 1 else 0), 255, 0).astype(np.uint8))}
+    for name in ("depth.png", "depth.npy", "depth.tif"):
+        data = (root / name).read_bytes()
+        if name == "depth.npy":
+            values = plain.npy(data)
+            values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+        else:
+            if name == "depth.png":
+                plain.png(data)
+            values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        values = values.astype(np.float32)
+        values = np.where(np.isfinite(values) & (values > 0), values, np.float32(0)) * np.float32(0.5)
+        fitted(values)
+        reading[name] = values
+    return reading
+
+
+def expect_start(root: Path) -> Reading:
+    stats = plain.json_of((root / "init" / "stats.json").read_bytes())
+    points = plain.ply_points((root / "init" / "points.ply").read_bytes())
+    reading: Reading = {"xyz": points["xyz"], "rgb": points["rgb"], "notes": tuple(map(str, stats["notes"]))}
+    reading |= {
+        "seconds": json.dumps(stats["seconds"]),
+        "memory": float(stats["peak_memory_mb"]),
+        "recipe": json.dumps(stats["recipe"]),
+    }
+    for view, name in stats["depth_priors"].items():
+        arrays = plain.npz((root / "init" / "depths" / Path(str(name)).name).read_bytes())
+        plain.need(arrays["depth"].ndim == 2 and arrays["depth"].shape == arrays["confidence"].shape)
+        reading |= {f"{view}: {key}": arrays[key].astype(np.float32) for key in ("depth", "confidence")}
+    return reading
+
+
 # ------------------------------------------------------------------------------------------------------------ targets
 _MODEL = ("cameras", "images", "points3D")
+_NERFPP = ("train/pose/a.txt", "train/intrinsics/b.txt", "test/pose/c.txt")
+_COMPANIONS = ("mask.png", "depth.png", "depth.npy", "depth.tif")
+_START = ("init/stats.json", "init/points.ply", "init/depths/00000.npz")
+_IMAGES = (
+    ("jpeg", ".jpg", {"quality": 90}, expect_pictures),
+    ("jpeg-progressive", ".jpg", {"progressive": True, "subsampling": 0}, expect_pictures),
+    ("tiff", ".tif", {}, expect_tiff),
+    ("tiff-lzw", ".tif", {"compression": "tiff_lzw"}, expect_tiff),
+    ("webp", ".webp", {"lossless": True}, expect_pictures),
+    ("webp-lossy", ".webp", {"quality": 80}, expect_pictures),
+)
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
@@ -385,6 +649,19 @@ TARGETS: dict[str, Target] = {
             lambda root: plain.colmap(root, ".txt"),
         ),
         Target("nerfstudio", build_nerfstudio, ("transforms.json",), read_scene("nerfstudio"), plain.nerfstudio),
+        Target("nerfstudio-fisheye", build_fisheye, ("transforms.json",), read_scene("nerfstudio"), plain.nerfstudio),
+        Target("llff", build_llff, ("poses_bounds.npy",), read_scene("llff"), plain.llff),
+        Target("idr", build_idr, ("cameras_sphere.npz",), read_scene("idr"), plain.idr, tolerance=1e-6),
+        Target("nerfpp", build_nerfpp, _NERFPP, read_scene("nerfpp"), plain.nerfpp),
+        Target("nsvf", build_nsvf, ("pose/0_a.txt", "intrinsics.txt"), read_scene("nsvf"), plain.nsvf),
+        Target("image-png", build_png, ("a.png", "b.png", "c.png", "d.png"), read_pictures, expect_png),
+        *(
+            Target(f"image-{name}", build_images(suffix, **how), (f"a{suffix}", f"b{suffix}"), read_pictures, expect)
+            for name, suffix, how, expect in _IMAGES
+        ),
+        Target("companions", build_companions, _COMPANIONS, read_companions, expect_companions, tolerance=1e-6),
+        Target("run-start", build_start, ("stages.json", *_START), read_start, expect_start),
+        Target("run-start-unsealed", build_start, _START, start_reading, expect_start),
         Target(
             "blender",
             build_blender,

@@ -22,11 +22,14 @@ from splatinit.errors import BadPoints, BadPoses, FormatError, SceneError, Splat
 from splatinit.evaluation import file_names
 from splatinit.io.cameras import read_cameras
 from splatinit.io.colmap_model import read_model
+from splatinit.io.depths import with_depth
 from splatinit.io.images import DepthFile, MaskFile, probe_image
 from splatinit.io.pointcloud import read_ply_points
 from splatinit.io.read import ReadConfig, read_images
+from splatinit.io.runs import RunFolder
 from splatinit.io.text import read_json, read_lines, to_array, to_floats, to_ints
 from splatinit.report.figures import SheetRow, contact_sheet
+from splatinit.types import DepthPrior, Initialization, PointCloud
 
 
 # ------------------------------------------------------------------------------------------------------ error messages
@@ -501,3 +504,149 @@ def test_contact_sheets_draw_any_name():
     picture = np.zeros((8, 8, 3), np.uint8)
     sheet = contact_sheet([SheetRow(HOSTILE_NAME, "1 dB\n\x1b", (picture, picture))], ("a", "b"), "caption \u202e")
     assert sheet.dtype == np.uint8
+
+
+def chunks_of(path):
+    data, at, chunks = path.read_bytes(), 8, []
+    while at < len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return chunks
+
+
+def write_chunks(path, chunks):
+    data = b"".join(struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("bit", "the checksum of its chunk IDAT at byte 33 is wrong"),
+        ("rows", r"its pixels end after \d+ of \d+ bytes"),
+        ("size", r"its pixels end after \d+ of \d+ bytes"),
+        ("end", "its end is missing"),
+        ("header", "its chunk IHDR stands twice"),
+    ],
+)
+def test_png_that_decoders_forgive(tmp_path, bits, damage, says):
+    pixels = np.random.default_rng(0).integers(1, 256, (6, 8)).astype(np.uint8 if bits == 8 else np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    chunks = chunks_of(tmp_path / "a.png")
+    (kind, packed), row = chunks[1], 1 + 8 * bits // 8
+    if damage == "bit":
+        data = bytearray((tmp_path / "a.png").read_bytes())
+        data[60] ^= 1
+        (tmp_path / "a.png").write_bytes(data)
+    elif damage == "rows":
+        chunks[1] = kind, zlib.compress(zlib.decompress(packed)[: 3 * row])
+    elif damage == "size":
+        chunks[0] = chunks[0][0], struct.pack(">II", 8, 60) + chunks[0][1][8:]
+    elif damage == "end":
+        chunks.pop()
+    else:
+        chunks.insert(1, chunks[0])
+    if damage != "bit":
+        write_chunks(tmp_path / "a.png", chunks)
+    with pytest.raises(FormatError, match=f"a.png: the image cannot be read .*{says}"):
+        photo = probe_image(tmp_path / "a.png")
+        photo.load(photo.width, photo.height)
+
+
+def test_png_palettes(tmp_path):
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).quantize(16).save(tmp_path / "a.png", bits=8)
+    chunks = chunks_of(tmp_path / "a.png")
+    for palette, says in ((bytes(6), r"a pixel has colour \d+ of a palette of 2"), (None, "of a palette of 0")):
+        write_chunks(
+            tmp_path / "b.png", [(k, palette if k == b"PLTE" else b) for k, b in chunks if k != b"PLTE" or palette]
+        )
+        with pytest.raises(FormatError, match=says):
+            probe_image(tmp_path / "b.png").load(8, 6)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_png_exif_is_read_without_decoding(tmp_path, before, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 6), "white").save(tmp_path / "a.png", exif=exif)
+    chunks = chunks_of(tmp_path / "a.png")
+    tags = [chunk for chunk in chunks if chunk[0] == b"eXIf"]
+    rest = [chunk for chunk in chunks if chunk[0] != b"eXIf"]
+    write_chunks(tmp_path / "a.png", rest[:1] + tags + rest[1:] if before else rest[:-1] + tags + rest[-1:])
+    monkeypatch.setattr(Image.core, "new", None)
+    photo = probe_image(tmp_path / "a.png")
+    assert (photo.width, photo.height, photo.orientation) == (6, 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("tag", "says"),
+    [
+        (259, "its tags compression are missing or damaged"),
+        (279, r"its tags byte counts|its strips hold 1 bytes; expected 144"),
+    ],
+)
+def test_tiff_without_what_makes_it_a_picture(tmp_path, tag, says):
+    Image.new("RGB", (8, 6), "white").save(tmp_path / "a.tif")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    count = struct.unpack_from("<H", data, 8)[0]
+    for at in range(10, 10 + 12 * count, 12):
+        if struct.unpack_from("<H", data, at)[0] == tag:
+            struct.pack_into("<I", data, at + 8, 1) if tag == 279 else struct.pack_into("<H", data, at, 60000)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(FormatError, match=says):
+        probe_image(tmp_path / "a.tif").load(8, 6)
+
+
+def test_depth_arrays_are_held_against_their_size(tmp_path):
+    photo = probe_image(image(tmp_path / "a.png"))
+    np.save(tmp_path / "a.npy", np.ones((6, 8)))
+    whole = (tmp_path / "a.npy").read_bytes()
+    measured = replace(photo, depth=DepthFile(tmp_path / "a.npy", 1.0))
+    assert measured.load_depth(8, 6).min() == 1
+    for data, says in (
+        (whole.replace(b"(6, 8)", b"(6,80)"), "384 bytes after offset 128; expected 3840"),
+        (whole[:-1], "383 bytes after offset 128; expected 384"),
+        (whole.replace(b"'<f8'", b"'|O8'"), "holds object"),
+        (b"", "its header cannot be read"),
+    ):
+        (tmp_path / "a.npy").write_bytes(data)
+        with pytest.raises(FormatError, match=says):
+            measured.load_depth(8, 6)
+        with pytest.raises(FormatError, match=says):
+            with_depth(photo, tmp_path / "a.npy", 1.0, ReadConfig())
+
+
+# ------------------------------------------------------------------------------------------------------ a run's folder
+def start(root):
+    run = RunFolder(root)
+    cloud = PointCloud(np.arange(9.0).reshape(3, 3), np.full((3, 3), 0.5))
+    prior = DepthPrior("a.png", np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
+    run.write_start(Initialization(cloud, {"a.png": prior}, {"match": 1.0}, 10.0, {"name": "x"}, ("note",)))
+    return run
+
+
+def test_a_start_is_read_back(tmp_path):
+    found = start(tmp_path).read_start()
+    assert len(found.points) == 3 and found.depth_priors["a.png"].depth.shape == (2, 3) and found.notes == ("note",)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"seconds": 1}', '{"a": 1, "a": 2}', "[" * 100_000])
+def test_damaged_stats_of_a_start(tmp_path, text):
+    run = start(tmp_path)
+    run.start_stats.write_text(text)
+    with pytest.raises(
+        FormatError, match="stats.json.*(is not what splatinit wrote|stands twice|not a JSON text file)"
+    ):
+        run.read_start()
+
+
+@pytest.mark.parametrize(
+    "arrays", [{}, {"depth": np.ones((2, 3))}, {"depth": np.full((2, 3), np.nan), "confidence": np.ones((2, 3))}]
+)
+def test_damaged_depth_priors(tmp_path, arrays):
+    run = start(tmp_path)
+    np.savez(run.depths / "00000.npz", **arrays)
+    with pytest.raises(FormatError, match="00000.npz: .*expected finite arrays"):
+        run.read_start()

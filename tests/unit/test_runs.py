@@ -73,7 +73,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 def test_damaged_files_are_named(tmp_path):
     run = open_run(tmp_path / "run", CONFIG, INPUTS, {})
     run.stages.write_text('{"init": ')
-    with pytest.raises(FormatError, match="stages.json is not valid JSON"):
+    with pytest.raises(FormatError, match="stages.json, line 1, column 10: not valid JSON"):
         run.record()
     for text in ("[]", '{"init": 3}'):
         run.stages.write_text(text)
