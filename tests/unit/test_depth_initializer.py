@@ -89,7 +89,7 @@ def test_points_lie_on_the_known_surface(shared_data):
     posed = make_poser("given", GivenConfig(triangulate=False)).pose(
         read_images(folder, ReadConfig(max_size=240)), work_dir=None, progress=Silent()
     )
-    begun = start(replace(posed, train=posed.train[::4]), count=20_000)
+    begun = start(replace(posed, train=posed.train[::8]), count=5_000)
     truth = read_ply_points(folder / "gt" / "points_visible.ply")
     xyz = begun.points.xyz.astype(np.float64)
     # The samples of the truth are 7 mm apart, which is what is left of the distance to the nearest one.
