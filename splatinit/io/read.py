@@ -18,6 +18,7 @@ from ..types import Camera, ImageSet, Photo, PointCloud
 from . import text
 
 _BIDIRECTIONAL = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_DEEPEST = 64  # folders of a name in a split
 TEST_EVERY = 8  # Mip-NeRF 360's and 3DGS's protocol: index % 8 == 0 of the sorted names
 
 
@@ -343,8 +344,10 @@ def string_list(data: dict, key: str, path: Path) -> list[str] | None:
 
 
 def _tails(name: str) -> list[str]:
-    """``a/b/c`` → ``a/b/c``, ``b/c``, ``c``."""
+    """``a/b/c`` → ``a/b/c``, ``b/c``, ``c``; nothing for a path that no photo has."""
     parts = PurePosixPath(name).parts
+    if len(parts) > _DEEPEST:  # the square of it is too much for what a file can hold
+        return []
     return [str(PurePosixPath(*parts[start:])) for start in range(len(parts))]
 
 

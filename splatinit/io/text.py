@@ -48,8 +48,8 @@ def read_json(path: Path) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice.append(next(key for key in keys if keys.count(key) > 1))
+            seen: set[str] = set()
+            twice.append(next(key for key, _ in pairs if key in seen or seen.add(key)))
         return found
 
     try:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import time
 import zlib
 from dataclasses import replace
 
@@ -650,3 +651,21 @@ def test_damaged_depth_priors(tmp_path, arrays):
     np.savez(run.depths / "00000.npz", **arrays)
     with pytest.raises(FormatError, match="00000.npz: .*expected finite arrays"):
         run.read_start()
+
+
+# ----------------------------------------------------------------------------------------------------- time and memory
+def test_deep_paths_in_a_split_are_no_hang(tmp_path):
+    image(tmp_path / "a.png")
+    (tmp_path / "test.txt").write_text("x/" * 200_000 + "a.png\n")
+    began = time.perf_counter()
+    with pytest.raises(FormatError, match="none of its 1 test entries names an image"):
+        read_images(tmp_path)
+    assert time.perf_counter() - began < 5
+
+
+def test_many_keys_in_json_are_no_hang(tmp_path):
+    (tmp_path / "a.json").write_text("{" + ", ".join(f'"{i}": 0' for i in range(100_000)) + ', "99999": 1}')
+    began = time.perf_counter()
+    with pytest.raises(FormatError, match="the key '99999' stands twice"):
+        read_json(tmp_path / "a.json")
+    assert time.perf_counter() - began < 5
