@@ -50,8 +50,9 @@ def never() -> bool:
 
 # ------------------------------------------------------------------------------------------------------- the stages
 def read(path: Path | str, config: Any = None, *, progress: Progress = Silent(), **settings: Any) -> ImageSet:
-    """Folder (or video) → ImageSet. ``settings`` are the fields of :class:`splatinit.io.read.ReadConfig` (max_size, downscale, …).
+    """Folder (or video) → ImageSet.
 
+    ``settings`` are the fields of :class:`splatinit.io.read.ReadConfig` (max_size, downscale, …).
     Raises NoImages for fewer than two photos: nothing can be reconstructed from one.
     """
     from .io.read import ReadConfig, read_images
