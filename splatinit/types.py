@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------- cameras
+_LARGEST = 1e15  # of a camera's numbers: squares and sums of larger ones are not finite in float32, as images are made
+
+
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera with its pose (lens distortion is removed when an image is read).
@@ -79,6 +82,13 @@ class Camera:
         """Raise BadPoses, naming ``where``, unless everything is finite and the rotation is one."""
         if not (np.isfinite(self.K).all() and np.isfinite(self.cam_from_world).all()):
             raise BadPoses(f"{where}: the camera has non-finite numbers.", hint="Re-export the poses of this image.")
+        largest = max(np.abs(self.K).max(), np.abs(self.cam_from_world).max())
+        if largest > _LARGEST:
+            raise BadPoses(
+                f"{where}: the camera has a number of size {largest:.3g} (px or scene units); expected at most "
+                f"{_LARGEST:g}.",
+                hint="Re-export the poses of this image, or scale the scene down.",
+            )
         if self.fx <= 0 or self.fy <= 0 or self.width < 1 or self.height < 1:
             raise BadPoses(
                 f"{where}: focal length {self.fx:g} × {self.fy:g} px at {self.width}×{self.height} px; "

@@ -534,9 +534,15 @@ def _check_tiff(image: Image.Image) -> None:
     missing = [name for name, numbers in _TIFF_TAGS.items() if not any(number in tags for number in numbers)]
     if missing:
         raise ValueError(f"its tags {', '.join(missing)} are missing or damaged")
+    if tags.get(284, 1) not in (1, 2):
+        raise ValueError(f"its planar configuration is {tags[284]}; expected 1 or 2")
+    width, height = tags[256], tags[257]  # as stored; Pillow turns its own
+    strips = -(-height // max(1, tags.get(278, height)))
+    if 273 in tags and len(tags[273]) < strips:
+        raise ValueError(f"it has {len(tags[273])} strips; expected {strips}")
     bits = tags[258] if len(tags[258]) == image.tag_v2.get(277, 1) else tags[258][:1] * tags.get(277, 1)
     if tags[259] == 1 and 279 in tags:
-        promised, there = image.height * ((image.width * sum(bits) + 7) // 8), sum(tags[279])
+        promised, there = height * ((width * sum(bits) + 7) // 8), sum(tags[279])
         if there < promised:
             raise ValueError(f"its strips hold {there} bytes; expected {promised}")
 

@@ -45,11 +45,16 @@ def check_chunks(path: Path) -> None:
     with open(path, "rb") as file:
         seen = set()
         for kind, offset, length in _chunks(file):
-            if kind in seen and kind in (b"IHDR", b"PLTE"):
+            if kind in seen and kind in (b"IHDR", b"PLTE", b"tRNS"):
                 raise ValueError(f"its chunk {kind.decode()} stands twice")
+            if kind == b"PLTE" and (length % 3 or not 3 <= length <= 768):
+                raise ValueError(f"its palette has {length} bytes; expected 3 a colour, and 1 to 256 colours")
             seen.add(kind)
             if kind not in _CHECKED:
                 continue
+            file.seek(offset)
+            if kind == b"IHDR" and file.read(13)[10:12] != b"\0\0":
+                raise ValueError("its compression or filtering is unknown")
             file.seek(offset)
             crc = zlib.crc32(kind)
             while length > 0 and (block := file.read(min(length, _BLOCK))):

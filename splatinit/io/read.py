@@ -287,6 +287,8 @@ def apply_split(images: ImageSet, train: Sequence[str] | None, test: Sequence[st
         in_test = set(names) - (in_train or set())
     if in_train is None:
         in_train = set(names) - in_test
+    if not in_train:
+        raise FormatError(f"{where}: leaves no image for training.", hint="Correct the names in the file.")
     both = sorted(in_train & in_test)
     if both:
         raise FormatError(f"{where}: {len(both)} images are both train and test (the first is '{both[0]}').")

@@ -110,8 +110,9 @@ def without_skew(K: np.ndarray, height: int, where: str) -> np.ndarray:
 
     Raises BadPoses, naming ``where``, when that would move pixels visibly.
     """
-    moved = abs(K[0, 1]) * height / (2 * max(abs(K[1, 1]), 1e-12))
-    if moved > _SKEW_LIMIT:
+    with np.errstate(all="ignore"):  # absurdly large numbers overflow, and are then refused
+        moved = abs(K[0, 1]) * height / (2 * max(abs(K[1, 1]), 1e-12))
+    if not moved <= _SKEW_LIMIT:
         raise BadPoses(
             f"{where}: a skew of {K[0, 1]:.3g} px, which moves pixels by up to {moved:.2g} px; expected a camera with "
             f"square pixels (up to {_SKEW_LIMIT:g} px are ignored).",

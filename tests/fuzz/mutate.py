@@ -547,7 +547,7 @@ def change_npy(data: bytes, rng: random.Random) -> Mutation:
     )
     if match is None:
         return rng.choice(BINARY)(data, rng)
-    dtype, fortran, shape = match[2].decode(), match[3] == b"True", match[4].decode()
+    dtype, fortran, shape = match[2].decode("latin-1"), match[3] == b"True", match[4].decode("latin-1")
     payload = data[match.end() :]
     numbers = [int(n) for n in re.findall(r"\d+", shape)]
     what = rng.choice(("dtype", "dtype", "fortran", "shape", "shape", "shape", "payload", "header"))

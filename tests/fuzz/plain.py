@@ -523,6 +523,8 @@ def split(views: Views, format: str, train: list[str] | None, test: list[str] | 
 def _meant(entry: str, names: set[str]) -> set[str]:
     """The name that an entry means: the longest agreement wins, folders may be missing on either side."""
     parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".")]
+    if len(parts) > 64:
+        return set()
     absolute = entry.replace("\\", "/").startswith("/")
 
     def bare(path: str) -> str:
@@ -543,7 +545,7 @@ def _meant(entry: str, names: set[str]) -> set[str]:
 def listed(data: bytes) -> list[str]:
     """The names of a split file: one a line, # starts a comment."""
     lines = [line.split("#", 1)[0].strip(" \t\r") for line in text_of(data.removeprefix(b"\xef\xbb\xbf")).split("\n")]
-    need(not any(ord(c) < 32 or c in "\x7f\x85\u2028\u2029" for line in lines for c in line))
+    need(not any(ord(c) < 32 and c != "\t" or c in "\x7f\x85\u2028\u2029" for line in lines for c in line))
     return [line for line in lines if line]
 
 
@@ -760,7 +762,7 @@ def npy(data: bytes) -> np.ndarray:
     length = int.from_bytes(data[8:start], "little")
     need(length < 10_001 and start + length <= len(data))
     text = data[start : start + length].decode("latin-1")
-    match = re.fullmatch(r"\{(.*)\}", text.strip(), re.DOTALL)
+    match = re.fullmatch(r"\{(.*)\}", re.sub("#.*", "", text).strip(), re.DOTALL)
     need(match is not None)
     found = dict(re.findall(r"'(\w+)': ('[^']*'|True|False|\([^)]*\))", match[1]))
     need(set(found) >= {"descr", "fortran_order", "shape"})
@@ -927,6 +929,7 @@ def png(data: bytes) -> tuple[np.ndarray, bool]:
     kinds = [kind for kind, _ in chunks]
     need(
         kinds.count(b"PLTE") < 2
+        and kinds.count(b"tRNS") < 2
         and kinds[:1] == [b"IHDR"]
         and kinds[-1:] == [b"IEND"]
         and kinds.count(b"IHDR") == 1
@@ -935,23 +938,28 @@ def png(data: bytes) -> tuple[np.ndarray, bool]:
     width, height, depth, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", chunks[0][1])
     need(1 <= width < 100_000 and 1 <= height < 100_000 and compression == filtering == interlace == 0)
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 0)
-    need(channels > 0 and (depth == 8 or depth == 16 and colour != 3))
-    need(not {b"acTL", b"fcTL", b"fdAT"} & set(kinds))
-    step = channels * depth // 8
+    need(channels > 0 and (depth == 8 or depth == 16 and colour != 3 or depth in (1, 2, 4) and colour == 3))
+    step = max(1, channels * depth // 8)
+    row = (width * channels * depth + 7) // 8
     # What follows the last row is no picture (a header that was made smaller, its checksum made right: who can tell?).
     compressed = b"".join(body for kind, body in chunks if kind == b"IDAT")
-    raw = zlib.decompressobj().decompress(compressed, height * (width * step + 1))
-    need(len(raw) == height * (width * step + 1), "more or less pixels than the header says")
-    rows, before = [], [0] * width * step
+    raw = zlib.decompressobj().decompress(compressed, height * (row + 1))
+    need(len(raw) == height * (row + 1), "fewer pixels than the header says")
+    rows, before = [], [0] * row
     for y in range(height):
-        how, *line = raw[y * (width * step + 1) : (y + 1) * (width * step + 1)]
+        how, *line = raw[y * (row + 1) : (y + 1) * (row + 1)]
         need(how <= 4)
-        for x in range(width * step):
+        for x in range(row):
             left, up, corner = line[x - step] if x >= step else 0, before[x], before[x - step] if x >= step else 0
             line[x] = (line[x] + (0, left, up, (left + up) // 2, _paeth(left, up, corner))[how]) & 255
         rows.append(line)
         before = line
-    pixels = np.array(rows, np.uint8).reshape(height, width, channels, depth // 8)
+    if depth < 8:
+        rows = np.unpackbits(np.array(rows, np.uint8), axis=1).reshape(height, -1, depth) @ (
+            1 << np.arange(depth)[::-1]
+        )
+        rows = rows[:, :width]
+    pixels = np.array(rows, np.uint8).reshape(height, width, channels, max(1, depth // 8))
     # 16 bits to 8, rounded as 65535 → 255.
     values = pixels.astype(np.uint32)
     full = (values[..., 0] * 256 + values[..., 1]) * 255 if depth == 16 else None
@@ -990,7 +998,7 @@ def by_opencv(data: bytes) -> np.ndarray:
     return pixels[..., ::-1]
 
 
-_TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 
 
 def tiff(data: bytes) -> np.ndarray:

@@ -458,8 +458,13 @@ def read_pictures(root: Path) -> Reading:
         ReadConfig(max_megapixels=4.0).check_pixels(path, found.width, found.height)
         pixels = found.load(found.width, found.height)
         assert pixels.rgb.shape == (found.height, found.width, 3) and pixels.rgb.dtype == np.uint8
-        reading |= {f"{path.name}: rgb": pixels.rgb, f"{path.name}: alpha": pixels.alpha}
+        reading |= {f"{path.name}: rgb": pixels.rgb, f"{path.name}: alpha": _seen(pixels.alpha)}
     return reading
+
+
+def _seen(alpha: np.ndarray | None) -> np.ndarray | None:
+    """None for an alpha of an opaque picture, which says no more."""
+    return None if alpha is None or (alpha == 255).all() else alpha
 
 
 def read_companions(root: Path) -> Reading:
@@ -548,8 +553,9 @@ def expect_file(parse: Callable[[bytes], Reading], name: str) -> Callable[[Path]
 def expect_png(root: Path) -> Reading:
     reading: Reading = {}
     for path in sorted(root.iterdir()):
-        pixels, alpha = plain.png(path.read_bytes())
-        reading |= {f"{path.name}: rgb": pixels[..., :3], f"{path.name}: alpha": pixels[..., 3] if alpha else None}
+        pixels, has_alpha = plain.png(path.read_bytes())
+        alpha = _seen(pixels[..., 3]) if has_alpha else None
+        reading |= {f"{path.name}: rgb": pixels[..., :3], f"{path.name}: alpha": alpha}
     return reading
 
 

@@ -27,7 +27,7 @@ from splatinit.io.depths import with_depth
 from splatinit.io.images import DepthFile, MaskFile, probe_image
 from splatinit.io.pointcloud import read_ply_points
 from splatinit.io.read import ReadConfig, read_images
-from splatinit.io.runs import RunFolder
+from splatinit.io.runs import RunFolder, broken
 from splatinit.io.text import read_json, read_lines, to_array, to_floats, to_ints
 from splatinit.report.figures import SheetRow, contact_sheet
 from splatinit.types import DepthPrior, Initialization, PointCloud
@@ -284,12 +284,12 @@ HUGE = np.diag([1e308, 1, 1, 1])
         (own_camera(K=[[9, 1, 4], [0, 9, 3], [0, 0, 1]]), FormatError, r"'K' is not \[\[fx, 0, cx\]"),
         (own_camera(K=[["9", 0, 4], [0, 9, 3], [0, 0, 1]]), FormatError, "camera 0 cannot be read: expected numbers"),
         (own_camera(cam_from_world=np.diag([1, 1, 1, 2.0]).tolist()), BadPoses, "the last row of the pose"),
-        (own_camera(cam_from_world=HUGE.tolist()), BadPoses, "not a rotation and a translation"),
+        (own_camera(cam_from_world=HUGE.tolist()), BadPoses, r"a number of size 1e\+308"),
         (viewer_camera(fov=180), FormatError, "'fov' is 180; expected degrees between 0 and 180"),
         (viewer_camera(fov=[50, 50]), FormatError, "camera 0 cannot be read"),
         (viewer_camera(camera_to_world=[True] * 16), FormatError, "expected numbers, got 'True'"),
         (viewer_camera(camera_to_world=[float("inf")] * 16), BadPoses, "last row"),
-        (viewer_camera(camera_to_world=HUGE.ravel().tolist()), BadPoses, "not a rotation and a translation"),
+        (viewer_camera(camera_to_world=HUGE.ravel().tolist()), BadPoses, r"a number of size 1e\+308"),
     ],
 )
 def test_camera_paths_that_once_passed(tmp_path, data, error, says):
@@ -669,3 +669,64 @@ def test_many_keys_in_json_are_no_hang(tmp_path):
     with pytest.raises(FormatError, match="the key '99999' stands twice"):
         read_json(tmp_path / "a.json")
     assert time.perf_counter() - began < 5
+
+
+def test_a_split_that_leaves_nothing_to_train_on(tmp_path):
+    image(tmp_path / "a.png")
+    (tmp_path / "split.json").write_text('{"train": [], "test": []}')
+    with pytest.raises(FormatError, match="split.json: leaves no image for training"):
+        read_images(tmp_path)
+
+
+def test_a_seal_of_an_impossible_name(tmp_path):
+    for name in ("x" * 5000, "../" * 3000 + "x"):
+        assert "is missing" in broken(tmp_path, {name: [1, "00"]})
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "1" + "0" * 400])
+def test_impossible_numbers_in_stats(tmp_path, number):
+    run = start(tmp_path)
+    run.start_stats.write_text(run.start_stats.read_text().replace("10.0", number))
+    with pytest.raises(FormatError, match="stats.json is not what splatinit wrote"):
+        run.read_start()
+
+
+@pytest.mark.parametrize(
+    ("key", "says"), [("K", "a number of size 1e\\+30"), ("cam_from_world", "a number of size 1e\\+30")]
+)
+def test_cameras_that_float32_cannot_hold(tmp_path, key, says):
+    data = own_camera()
+    data["cameras"][0][key][0][2 if key == "K" else 3] = 1e30
+    (tmp_path / "path.json").write_text(json.dumps(data))
+    with pytest.raises(BadPoses, match=says):
+        read_cameras(tmp_path / "path.json")
+
+
+def test_png_of_unknown_compression(tmp_path):
+    image(tmp_path / "a.png")
+    chunks = chunks_of(tmp_path / "a.png")
+    write_chunks(tmp_path / "a.png", [(b"IHDR", chunks[0][1][:10] + b"\x06\0\0"), *chunks[1:]])
+    with pytest.raises(FormatError, match="its compression or filtering is unknown|cannot be read"):
+        probe_image(tmp_path / "a.png").load(8, 6)
+
+
+def test_png_palette_of_an_impossible_length(tmp_path):
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).quantize(16).save(tmp_path / "a.png", bits=8)
+    write_chunks(tmp_path / "a.png", [(k, b + b"\0" if k == b"PLTE" else b) for k, b in chunks_of(tmp_path / "a.png")])
+    with pytest.raises(FormatError, match=r"its palette has \d+ bytes; expected 3 a colour"):
+        probe_image(tmp_path / "a.png").load(8, 6)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "says"),
+    [(278, 2, "it has 1 strips; expected 3"), (284, 7, "its planar configuration is 7; expected 1 or 2")],
+)
+def test_tiff_whose_tags_do_not_fit(tmp_path, tag, value, says):
+    Image.new("RGB", (8, 6), "white").save(tmp_path / "a.tif")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    for at in range(10, 10 + 12 * struct.unpack_from("<H", data, 8)[0], 12):
+        if struct.unpack_from("<H", data, at)[0] == tag:
+            struct.pack_into("<I", data, at + 8, value)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(FormatError, match=says):
+        probe_image(tmp_path / "a.tif").load(8, 6)
