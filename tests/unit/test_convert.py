@@ -194,7 +194,9 @@ def test_depth_maps(tmp_path):
     assert (result.folder / "depths" / "0.png.png").read_bytes() == (tmp_path / "steps.png").read_bytes()
 
     small = dataclasses.replace(views[0], camera=views[0].camera.resized(12, 8))
-    _, data = of("rendered", [with_depth(small, "steps.png", 0.002), with_depth(views[1], "steps.png", 0.002)])
+    # A wall, because depth between two steps of the file has no place in a file of whole steps.
+    write_png(tmp_path / "wall.png", np.full((16, 24), 1234, np.uint16))
+    _, data = of("rendered", [with_depth(small, "wall.png", 0.002), with_depth(views[1], "steps.png", 0.002)])
     assert data["depth_unit_scale_factor"] == 0.002
     assert [frame["depth_file_path"] for frame in data["frames"]] == ["depths/0.png.png", "depths/1.png.png"]
 

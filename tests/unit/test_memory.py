@@ -131,7 +131,7 @@ def test_a_start_that_does_not_fit_says_what_would(monkeypatch) -> None:
 
 def test_photos_that_do_not_fit_alone(monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: int(1e9))
-    with pytest.raises(OutOfMemory, match="1600×1200 needs about 1.3 GB for photos and drawing alone, 0.9 GB") as caught:
+    with pytest.raises(OutOfMemory, match="needs about 1.3 GB for photos and drawing alone, 0.9 GB") as caught:
         NEEDS.require(1, str)
     assert caught.value.fits == 0 and "train.image_cache_mb" in caught.value.hint
 
