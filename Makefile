@@ -1,6 +1,7 @@
 # Every target stands alone on a bare machine: it makes .venv and installs what it needs, and installs nothing twice.
 #   make demo     the whole line on the embedded scene: a table and a picture
 #   make test     the tests            make lint   ruff            make bench   timings of this machine
+#   make fuzz     10000 damaged files for every reader, and a table of what became of them (CASES=, TARGET=)
 #   make clean    removes everything that these targets made
 # PYTHON=python3.12 chooses the interpreter of a new .venv; VENV=dir puts the environment elsewhere.
 PYTHON ?= python3
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Python files are used where they lie (an editable install); only these make a new install necessary.
 NATIVE := $(shell find cuda -type f 2>/dev/null)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench fuzz clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run
@@ -26,6 +27,11 @@ lint: $(VENV)/.lint
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/raster.py
 	$(BIN)/python benchmarks/training.py
+
+CASES ?= 10000
+TARGET ?= all
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz --cases $(CASES) --target $(TARGET)
 
 clean:
 	rm -rf $(VENV) build dist runs/demo .pytest_cache .ruff_cache .hypothesis

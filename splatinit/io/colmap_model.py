@@ -106,7 +106,7 @@ class ColmapImage:
 
     def cam_from_world(self, where: str) -> np.ndarray:
         """[4, 4]. Raises BadPoses when the quaternion is not finite or zero."""
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             norm = float(np.linalg.norm(self.qvec))
         if not (np.isfinite(norm) and norm > 1e-6 and np.isfinite(self.tvec).all()):
             raise BadPoses(f"{where}: the pose is not finite or its quaternion is zero (qvec {self.qvec}).")

@@ -528,8 +528,10 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _check_tiff(image: Image.Image) -> None:
-    """Raise ValueError for a TIFF without the tags that make it a picture, for which Pillow has guesses (a lost
-    "compression" shows packed data as pixels), or with another number of bytes than its pixels need."""
+    """Raise ValueError for a TIFF whose tags are missing or do not agree.
+
+    Pillow has guesses for them: where "compression" is lost, it shows packed data as pixels.
+    """
     tags = image.tag_v2
     missing = [name for name, numbers in _TIFF_TAGS.items() if not any(number in tags for number in numbers)]
     if missing:
@@ -540,7 +542,10 @@ def _check_tiff(image: Image.Image) -> None:
     strips = -(-height // max(1, tags.get(278, height)))
     if 273 in tags and len(tags[273]) < strips:
         raise ValueError(f"it has {len(tags[273])} strips; expected {strips}")
-    bits = tags[258] if len(tags[258]) == image.tag_v2.get(277, 1) else tags[258][:1] * tags.get(277, 1)
+    bands = tags.get(277, 1)
+    if len(tags[258]) not in (1, bands):
+        raise ValueError(f"it has {bands} bands with the bits of {len(tags[258])}")
+    bits = tags[258] if len(tags[258]) == bands else tags[258] * bands
     if tags[259] == 1 and 279 in tags:
         promised, there = height * ((width * sum(bits) + 7) // 8), sum(tags[279])
         if there < promised:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 from .engine import Stage, reset, run_target, scratch, table, worker_main
@@ -31,6 +33,15 @@ def main() -> int:
         parser.error(f"unknown target {', '.join(unknown)}; there are {', '.join(TARGETS)}")
     if options.show is not None:
         return show(names[0], options.seed, options.show)
+    if options.engine == "hypothesis":
+        return max(drawn(name, options.cases, options.seed) for name in names)
+    if options.engine == "atheris":
+        if len(names) == 1:
+            from .guided import with_atheris
+
+            with_atheris(TARGETS[names[0]], options.seconds, options.seed)
+        command = [sys.executable, "-m", __package__, *sys.argv[1:], "--target"]
+        return max(subprocess.run([*command, name]).returncode for name in names)
     tallies = []
     for name in names:
         tallies.append(run_target(name, options.seed, options.cases, options.first))
@@ -41,6 +52,17 @@ def main() -> int:
             print(f"  case {finding['index']} of seed {options.seed}: {finding['file']}: {finding['damage']}")
             print("    " + finding["detail"].strip().replace("\n", "\n    "), flush=True)
     return 1 if any(tally.findings for tally in tallies) else 0
+
+
+def drawn(name: str, cases: int, seed: int) -> int:
+    from .guided import with_hypothesis
+
+    began = time.perf_counter()
+    findings = with_hypothesis(TARGETS[name], cases, seed)
+    print(f"{name:<20} {len(findings)} findings of hypothesis in {time.perf_counter() - began:.0f} s", flush=True)
+    for case in findings[:10]:
+        print(f"  {case.file}: {case.detail}")
+    return 1 if findings else 0
 
 
 def show(name: str, seed: int, index: int) -> int:

@@ -546,7 +546,7 @@ def change_npy(data: bytes, rng: random.Random) -> Mutation:
         rb"\x93NUMPY..(..)\{'descr': (.*?), 'fortran_order': (\w+), 'shape': (\(.*?\)).*?\n", data, re.DOTALL
     )
     if match is None:
-        return rng.choice(BINARY)(data, rng)
+        return rng.choice(BINARY)(data or b"\0", rng)
     dtype, fortran, shape = match[2].decode("latin-1"), match[3] == b"True", match[4].decode("latin-1")
     payload = data[match.end() :]
     numbers = [int(n) for n in re.findall(r"\d+", shape)]

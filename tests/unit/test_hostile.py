@@ -719,7 +719,11 @@ def test_png_palette_of_an_impossible_length(tmp_path):
 
 @pytest.mark.parametrize(
     ("tag", "value", "says"),
-    [(278, 2, "it has 1 strips; expected 3"), (284, 7, "its planar configuration is 7; expected 1 or 2")],
+    [
+        (277, 4, "it has 4 bands with the bits of 3"),
+        (278, 2, "it has 1 strips; expected 3"),
+        (284, 7, "its planar configuration is 7; expected 1 or 2"),
+    ],
 )
 def test_tiff_whose_tags_do_not_fit(tmp_path, tag, value, says):
     Image.new("RGB", (8, 6), "white").save(tmp_path / "a.tif")
@@ -730,3 +734,16 @@ def test_tiff_whose_tags_do_not_fit(tmp_path, tag, value, says):
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(FormatError, match=says):
         probe_image(tmp_path / "a.tif").load(8, 6)
+
+
+@pytest.mark.parametrize(
+    "w", [float("inf"), float("nan"), struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000001))[0], 1e308]
+)
+def test_colmap_quaternions_that_are_not_finite(tmp_path, w):
+    image(tmp_path / "images" / "a.png")
+    folder = binary_model(tmp_path / "sparse" / "0")
+    data = bytearray((folder / "images.bin").read_bytes())
+    struct.pack_into("<2d", data, 12, w, float("nan") if w != 1e308 else 1e308)
+    (folder / "images.bin").write_bytes(data)
+    with pytest.raises(BadPoses, match="a.png.*the pose is not finite or its quaternion is zero"):
+        read_images(tmp_path)
