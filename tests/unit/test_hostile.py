@@ -718,19 +718,20 @@ def test_png_palette_of_an_impossible_length(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tag", "value", "says"),
+    ("changes", "says"),
     [
-        (277, 4, "it has 4 bands with the bits of 3"),
-        (278, 2, "it has 1 strips; expected 3"),
-        (284, 7, "its planar configuration is 7; expected 1 or 2"),
+        ({262: 1, 277: 1}, "it has 1 bands with the bits of 3"),
+        ({278: 2}, "it has 1 strips; expected 3"),
+        ({284: 7}, "its planar configuration is 7; expected 1 or 2"),
     ],
 )
-def test_tiff_whose_tags_do_not_fit(tmp_path, tag, value, says):
+def test_tiff_whose_tags_do_not_fit(tmp_path, changes, says):
     Image.new("RGB", (8, 6), "white").save(tmp_path / "a.tif")
     data = bytearray((tmp_path / "a.tif").read_bytes())
     for at in range(10, 10 + 12 * struct.unpack_from("<H", data, 8)[0], 12):
-        if struct.unpack_from("<H", data, at)[0] == tag:
-            struct.pack_into("<I", data, at + 8, value)
+        (tag,) = struct.unpack_from("<H", data, at)
+        if tag in changes:
+            struct.pack_into("<I", data, at + 8, changes[tag])
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(FormatError, match=says):
         probe_image(tmp_path / "a.tif").load(8, 6)
