@@ -37,7 +37,7 @@ def read_cameras(path: Path) -> list[Camera]:
     for index, row in enumerate(rows):
         try:
             cameras.append(read(row, data, f"{path}: camera {index}"))
-        except (KeyError, TypeError, ValueError, OverflowError, ShapeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, ShapeError) as error:
             what = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
             raise FormatError(f"Camera path {path}: camera {index} cannot be read: {what}.") from None
     return cameras

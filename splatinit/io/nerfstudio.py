@@ -298,7 +298,7 @@ def _intrinsics(
             return value
         if angle is None:
             return None
-        if not 0 < angle < math.pi:
+        if not 1e-9 < angle < math.pi:  # the tangent of less can be 0
             raise BadPoses(f"{where}: '{angle_key}' is {angle:g}; expected radians between 0 and π.")
         return 0.5 * pixels / math.tan(0.5 * angle)
 

@@ -909,6 +909,58 @@ def nsvf(root: Path) -> Reading:
     return views.reading("nsvf", tuple(sorted(name for name in views.rows if name.startswith("2_"))))
 
 
+# ----------------------------------------------------------------------------------------------- Polycam and Record3D
+def polycam(root: Path) -> Reading:
+    views, folder = Views(root), root / "keyframes"
+    for file in sorted((folder / "cameras").glob("*.json")):
+        data = json_of(file.read_bytes())
+        need(isinstance(data, dict))
+        rows = [[number(data.get(f"t_{row}{column}")) for column in range(4)] for row in range(3)]
+        fx, fy, cx, cy, width, height = (number(data.get(key)) for key in ("fx", "fy", "cx", "cy", "width", "height"))
+        need(1 <= width < 1e6 and 1 <= height < 1e6)
+        R, t = opengl(rows)
+        image = folder / "images" / f"{file.stem}.png"
+        depth = folder / "depth" / f"{file.stem}.png"
+        extras = {"depth": os.path.relpath(depth, root), "unit": 0.001} if depth.is_file() else {}
+        name = image.relative_to(root).as_posix()
+        views.add(name, image, (fx, fy, cx, cy), R, t, (round(width), round(height)), **extras)
+    return views.reading("polycam")
+
+
+def record3d(root: Path) -> Reading:
+    data = json_of((root / "metadata.json").read_bytes())
+    need(isinstance(data, dict))
+    files = sorted((root / "rgb").glob("*.png"), key=lambda file: int(file.stem))
+
+    def table(key: str, columns: int) -> list[list[float]]:
+        need(
+            isinstance(data.get(key), list) and all(isinstance(row, list) and len(row) == columns for row in data[key])
+        )
+        return [[number(value) for value in row] for row in data[key]]
+
+    poses = table("poses", 7)
+    if "perFrameIntrinsicCoeffs" in data:
+        intrinsics = table("perFrameIntrinsicCoeffs", 4)
+    else:
+        data["K"] = [data.get("K")]
+        K = table("K", 9)[0]
+        intrinsics = [[K[0], K[4], K[6], K[7]]] * len(poses)
+    width, height = number(data.get("w")), number(data.get("h"))
+    need(len(intrinsics) == len(poses) >= len(files) and 0 < width < 1e6 and 0 < height < 1e6)
+    need(any(pose != poses[0] for pose in poses))
+    views = Views(root)
+    for pose, values, file in zip(poses, intrinsics, files, strict=False):
+        length = math.hypot(*pose[:4])
+        need(0.99 < length < 1.01)
+        x, y, z, w = (value / length for value in pose[:4])
+        R = np.eye(3) + 2 * w * _cross(x, y, z) + 2 * _cross(x, y, z) @ _cross(x, y, z)
+        rows = np.concatenate([R, np.array(pose[4:])[:, None]], axis=1).tolist()
+        turned, t = opengl(rows)
+        name = file.relative_to(root).as_posix()
+        views.add(name, file, tuple(values), turned, t, (round(width), round(height)))
+    return views.reading("record3d")
+
+
 # ------------------------------------------------------------------------------------------------------------ images
 def png(data: bytes) -> tuple[np.ndarray, bool]:
     """[h, w, 4] uint8 of a PNG that is not interlaced, and whether it has alpha; every checksum must be right."""

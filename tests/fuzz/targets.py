@@ -313,6 +313,39 @@ def build_nsvf(root: Path) -> None:
     (root / "intrinsics.txt").write_text(f"20.0 8.0 6.0 0.\n0. 0. 0.\n0.\n1.\n{2 * HEIGHT} {2 * WIDTH}\n")
 
 
+def build_polycam(root: Path) -> None:
+    folder = root / "keyframes"
+    (folder / "cameras").mkdir(parents=True)
+    for i in range(2):
+        photo(folder / "images" / f"{i}.png", 60 + i)
+        M = world_from_camera(i)
+        data = {f"t_{row}{column}": M[row][column] for row in range(3) for column in range(4)}
+        data |= {"fx": 9.0, "fy": 9.5, "cx": 4.0, "cy": 3.0, "width": WIDTH, "height": HEIGHT, "timestamp": 7 + i}
+        (folder / "cameras" / f"{i}.json").write_text(json.dumps(data))
+    depth(folder / "depth" / "0.png")
+
+
+def build_record3d(per_frame: bool) -> Callable[[Path], None]:
+    def build(root: Path) -> None:
+        poses = []
+        for i in range(3):
+            photo(root / "rgb" / f"{i}.png", 60 + i)
+            w, x, y, z = map(float, _quaternion(rotation(i)))
+            poses.append([x, y, z, w, 0.5 * i, 1.0, -2.0])
+        data: dict[str, Any] = {
+            "w": WIDTH,
+            "h": HEIGHT,
+            "fps": 30,
+            "poses": poses,
+            "K": [9.0, 0, 0, 0, 9.5, 0, 4.0, 3.0, 1],
+        }
+        if per_frame:
+            data["perFrameIntrinsicCoeffs"] = [[9.0 + i, 9.5, 4.0, 3.0] for i in range(3)]
+        (root / "metadata.json").write_text(json.dumps(data))
+
+    return build
+
+
 def _smooth(width: int = 12, height: int = 10, channels: int = 3) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     bands = [40 + 10 * x + 3 * y, 200 - 8 * x, 20 + 15 * y, 60 + 12 * x]
@@ -626,6 +659,7 @@ def expect_start(root: Path) -> Reading:
 # ------------------------------------------------------------------------------------------------------------ targets
 _MODEL = ("cameras", "images", "points3D")
 _NERFPP = ("train/pose/a.txt", "train/intrinsics/b.txt", "test/pose/c.txt")
+_POLYCAM = ("keyframes/cameras/0.json", "keyframes/cameras/1.json")
 _COMPANIONS = ("mask.png", "depth.png", "depth.npy", "depth.tif")
 _START = ("init/stats.json", "init/points.ply", "init/depths/00000.npz")
 _IMAGES = (
@@ -660,6 +694,9 @@ TARGETS: dict[str, Target] = {
         Target("idr", build_idr, ("cameras_sphere.npz",), read_scene("idr"), plain.idr, tolerance=1e-6),
         Target("nerfpp", build_nerfpp, _NERFPP, read_scene("nerfpp"), plain.nerfpp),
         Target("nsvf", build_nsvf, ("pose/0_a.txt", "intrinsics.txt"), read_scene("nsvf"), plain.nsvf),
+        Target("polycam", build_polycam, _POLYCAM, read_scene("polycam"), plain.polycam),
+        Target("record3d", build_record3d(False), ("metadata.json",), read_scene("record3d"), plain.record3d),
+        Target("record3d-each", build_record3d(True), ("metadata.json",), read_scene("record3d"), plain.record3d),
         Target("image-png", build_png, ("a.png", "b.png", "c.png", "d.png"), read_pictures, expect_png),
         *(
             Target(f"image-{name}", build_images(suffix, **how), (f"a{suffix}", f"b{suffix}"), read_pictures, expect)

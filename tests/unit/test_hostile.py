@@ -287,6 +287,7 @@ HUGE = np.diag([1e308, 1, 1, 1])
         (own_camera(cam_from_world=HUGE.tolist()), BadPoses, r"a number of size 1e\+308"),
         (viewer_camera(fov=180), FormatError, "'fov' is 180; expected degrees between 0 and 180"),
         (viewer_camera(fov=[50, 50]), FormatError, "camera 0 cannot be read"),
+        (viewer_camera(fov=5e-324), FormatError, "camera 0 cannot be read: float division by zero"),
         (viewer_camera(camera_to_world=[True] * 16), FormatError, "expected numbers, got 'True'"),
         (viewer_camera(camera_to_world=[float("inf")] * 16), BadPoses, "last row"),
         (viewer_camera(camera_to_world=HUGE.ravel().tolist()), BadPoses, r"a number of size 1e\+308"),
@@ -315,7 +316,13 @@ def test_names_that_no_file_system_takes(tmp_path, path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"fl_x": 5e-324, "k1": 0.1}, {"cx": 1e308, "k1": 0.1}, {"cx": -1e308, "k3": 1e308}]
+    "settings",
+    [
+        {"fl_x": None, "camera_angle_x": 5e-324},
+        {"fl_x": 5e-324, "k1": 0.1},
+        {"cx": 1e308, "k1": 0.1},
+        {"cx": -1e308, "k3": 1e308},
+    ],
 )
 def test_intrinsics_that_overflow(tmp_path, settings):
     with pytest.raises(SplatinitError):
