@@ -23,7 +23,7 @@ import numpy as np
 from .errors import ConfigError
 from .io.colmap_model import write_model
 from .io.folders import atomic_folder, require_space
-from .io.images import ImageFile, write_png
+from .io.images import ImageFile, open_image, write_png
 from .io.pointcloud import write_ply_points
 from .progress import Progress, Silent
 from .registry import nearest
@@ -160,9 +160,7 @@ def _reasons(view: View) -> tuple[str, ...]:
 
 def _turned_tiff(path: Path) -> bool:
     """Pillow turns TIFF files upright by itself, and nobody else does."""
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return getattr(image, "tag_v2", {}).get(0x0112, 1) != 1
 
 

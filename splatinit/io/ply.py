@@ -68,7 +68,7 @@ def read_vertices(path: Path) -> np.ndarray:
         counts = [sum(element.count for element in part) for part in (before, after)]
         return _ascii(path, data[start:], counts[0], vertex.count, counts[1], dtype)
     for element in before:
-        start += element.count * sum(np.dtype(kind).itemsize for _, kind in element.fields)
+        start = _end_of(path, data, start, element, order)
     have = max(0, len(data) - start)
     if vertex.count * dtype.itemsize > have:
         raise FormatError(

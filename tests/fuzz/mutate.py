@@ -380,7 +380,7 @@ def _junk(rng: random.Random) -> Any:
 def change_json(data: bytes, rng: random.Random) -> Mutation:
     try:
         return _change_json(data, rng)
-    except RecursionError:  # an earlier damage nested it deep
+    except (RecursionError, OverflowError):  # an earlier damage nested it deep, or made a number huge
         return change_word(data, rng)
 
 

@@ -185,10 +185,18 @@ PROPERTIES = "property float x\nproperty float y\nproperty float z\n"
 FACES = "element face 2\nproperty list uchar int vertex_indices\n"
 
 
-def ply(path, properties=PROPERTIES, rows=((1, 2, 3), (4, 5, 6)), count=None, format="ascii 1.0", more="", tail=b""):
-    header = (
-        f"ply\nformat {format}\nelement vertex {len(rows) if count is None else count}\n{properties}{more}end_header\n"
-    )
+def ply(
+    path,
+    properties=PROPERTIES,
+    rows=((1, 2, 3), (4, 5, 6)),
+    count=None,
+    format="ascii 1.0",
+    more="",
+    tail=b"",
+    first="",
+):
+    count = len(rows) if count is None else count
+    header = f"ply\nformat {format}\n{first}element vertex {count}\n{properties}{more}end_header\n"
     if format.startswith("ascii"):
         body = "".join(" ".join(map(str, row)) + "\n" for row in rows).encode()
     else:
@@ -213,6 +221,11 @@ MIXED = struct.pack("<B3iB4i", 3, 0, 1, 1, 4, 1, 0, 1, 0)
             "'z' has a value that its type",
         ),
         ({"more": "element vertex 0\n"}, "has 2 elements 'vertex'"),
+        ({"first": FACES, "format": LITTLE}, "lists stand before the vertices"),
+        (
+            {"first": "element q 9\nproperty int i\n", "format": LITTLE},
+            "promises 9 × 'q', but the file ends within them",
+        ),
         ({"properties": PROPERTIES + "property list float int q\n"}, "property list float int q' is not understood"),
         ({"properties": PROPERTIES.rstrip("\n")}, "its header has no end"),
         ({"format": LITTLE, "tail": b"\0"}, "1 bytes follow the 2 vertices of the header"),
@@ -240,7 +253,9 @@ def test_ply_that_once_passed(tmp_path, change, says):
 
 @pytest.mark.parametrize("tail", [TRIANGLES, MIXED])
 def test_ply_with_faces_is_walked_to_its_end(tmp_path, tail):
-    cloud = read_ply_points(ply(tmp_path / "a.ply", format=LITTLE, more=FACES, tail=tail))
+    cloud = read_ply_points(
+        ply(tmp_path / "a.ply", format=LITTLE, more=FACES, tail=tail, first=FACES.replace("2", "0"))
+    )
     assert cloud.xyz.tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
