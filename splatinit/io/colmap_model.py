@@ -407,7 +407,7 @@ def _read_points_txt(path: Path) -> ColmapPoints:
                 raise ValueError
             *xyz, error_px = to_floats((*fields[1:4], fields[7]))
             # The track is not kept; but a number that is none shows that lines were joined or cut.
-            if not 0 <= key < 2**63 or not all(map(str.isdecimal, fields[8:])):
+            if not 0 <= key < 2**63 or not all(word.isascii() and word.isdecimal() for word in fields[8:]):
                 raise ValueError
             rows.append((key, *xyz, *colour, error_px, (len(fields) - 8) // 2))
         except ValueError as error:

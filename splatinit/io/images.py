@@ -540,9 +540,12 @@ def _check_tiff(image: Image.Image) -> None:
         raise ValueError(f"its planar configuration is {tags[284]}; expected 1 or 2")
     width, height = tags[256], tags[257]  # as stored; Pillow turns its own
     strips = -(-height // max(1, tags.get(278, height)))
-    if 273 in tags and len(tags[273]) < strips:
-        raise ValueError(f"it has {len(tags[273])} strips; expected {strips}")
     bands = tags.get(277, 1)
+    strips *= bands if tags.get(284) == 2 else 1
+    if 273 in tags and not len(tags[273]) == len(tags.get(279, tags[273])) == strips:
+        raise ValueError(f"it has {len(tags[273])} strips; expected {strips}")
+    if tags[259] == 1 and tags[262] == 6 and 530 not in tags:
+        raise ValueError("it does not say how its colours (YCbCr) are sampled")
     if len(tags[258]) not in (1, bands):
         raise ValueError(f"it has {bands} bands with the bits of {len(tags[258])}")
     bits = tags[258] if len(tags[258]) == bands else tags[258] * bands

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-_CHECKED = (b"IHDR", b"PLTE", b"IDAT")
+_CHECKED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _BLOCK = 1 << 20  # bytes
 
@@ -53,8 +53,8 @@ def check_chunks(path: Path) -> None:
             if kind not in _CHECKED:
                 continue
             file.seek(offset)
-            if kind == b"IHDR" and file.read(13)[10:12] != b"\0\0":
-                raise ValueError("its compression or filtering is unknown")
+            if kind == b"IHDR" and (length != 13 or file.read(13)[10:] not in (b"\0\0\0", b"\0\0\1")):
+                raise ValueError("its compression, filtering or interlacing is unknown")
             file.seek(offset)
             crc = zlib.crc32(kind)
             while length > 0 and (block := file.read(min(length, _BLOCK))):
