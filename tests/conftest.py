@@ -13,6 +13,18 @@ if str(TESTS) not in sys.path:  # so that strategies, tolerances and compare imp
     sys.path.insert(0, str(TESTS))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--error-texts", action="store_true", help="list the errors whose text no test looked at")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from error_texts import ErrorTexts
+
+    plugin = ErrorTexts()
+    plugin.watch()
+    config.pluginmanager.register(plugin, "error-texts")
+
+
 def backends() -> list[str]:
     """Every rasterization backend that is compared with the reference."""
     from splatinit.raster import BACKENDS
