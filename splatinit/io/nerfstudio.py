@@ -10,6 +10,7 @@ them and to depth when it loads them; so do we. (As ``ns-process-data`` writes t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -208,7 +209,7 @@ def _points(root: Path, file: Path, data: Mapping[str, Any], config: ReadConfig,
     if not isinstance(text, str):
         raise FormatError(f"{file}: 'ply_file_path' is {text!r}; expected the path of a .ply file.", path=file)
     path = root / inside(root, text, f"{file}, ply_file_path", config)
-    if not path.is_file():
+    if not os.path.isfile(path):  # no name is too long for it, unlike for Path.is_file
         notes.append(f"the points of ply_file_path ('{text}') have no file and were skipped")
         return None
     points = read_ply_points(path)

@@ -805,6 +805,7 @@ IMAGE: dict[str, tuple[Mutator, ...]] = {
 BY_SUFFIX: dict[str, tuple[Mutator, ...]] = {
     **IMAGE,
     ".bin": BINARY,
+    ".mp4": BINARY,
     ".safetensors": BINARY,
     ".txt": TEXT,
     ".yaml": TEXT,

@@ -972,13 +972,14 @@ def png(data: bytes) -> tuple[np.ndarray, bool]:
         need(at + 12 <= len(data))
         (length,) = struct.unpack_from(">I", data, at)
         body, kind = data[at + 8 : at + 8 + length], data[at + 4 : at + 8]
-        need(len(body) == length and at + 12 + length <= len(data))
+        need(kind == b"IEND" or len(body) == length and at + 12 + length <= len(data))
+        if kind == b"IEND":
+            chunks.append((kind, b""))
+            break  # what follows belongs to other programs
         true = zlib.crc32(kind + body) == struct.unpack_from(">I", data, at + 8 + length)[0]
         need(true or kind not in (b"IHDR", b"PLTE", b"tRNS", b"IDAT"), "checksum")
         chunks.append((kind, body))
         at += 12 + length
-        if kind == b"IEND":
-            break  # what follows belongs to other programs
     kinds = [kind for kind, _ in chunks]
     need(
         kinds.count(b"PLTE") < 2

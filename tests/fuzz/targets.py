@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -401,6 +402,17 @@ def build_start(root: Path) -> None:
     run.finish_stage("init", run.write_start(start), points=3)
 
 
+def build_video(root: Path) -> None:
+    import cv2
+
+    root.mkdir(parents=True)
+    writer = cv2.VideoWriter(str(root / "a.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
+    noise = np.random.default_rng(0).integers(0, 255, (48, 96, 3), np.uint8)
+    for i in range(6):
+        writer.write(np.ascontiguousarray(cv2.blur(noise, (5, 5))[:, 5 * i : 5 * i + 64]))
+    writer.release()
+
+
 # ----------------------------------------------------------------------------------------------------------- readings
 def scene_reading(images: ImageSet, root: Path) -> Reading:
     """An ImageSet as a reading (see plain.Views.reading), with its promises checked."""
@@ -514,6 +526,23 @@ def read_companions(root: Path) -> Reading:
         # At its own resolution, where nothing is interpolated.
         reading[file] = measured.load_depth(*map_size(root / file))
     return reading
+
+
+def read_video(root: Path) -> Reading:
+    from splatinit.io.read import ReadConfig, read_images
+
+    cache = root.parent / "cache"
+    os.environ["SPLATINIT_CACHE"] = str(cache)
+    try:
+        images = read_images(root / "a.mp4", ReadConfig(format="video", frames=3, max_megapixels=4.0))
+        reading = scene_reading(images, cache)
+        for each in images.photos:
+            reading[f"{each.name}: rgb"] = each.load(each.width, each.height).rgb
+            reading[f"{each.name}: file"] = each.path.name
+        return reading
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+        del os.environ["SPLATINIT_CACHE"]
 
 
 def read_start(root: Path) -> Reading:
@@ -697,6 +726,7 @@ TARGETS: dict[str, Target] = {
         Target("polycam", build_polycam, _POLYCAM, read_scene("polycam"), plain.polycam),
         Target("record3d", build_record3d(False), ("metadata.json",), read_scene("record3d"), plain.record3d),
         Target("record3d-each", build_record3d(True), ("metadata.json",), read_scene("record3d"), plain.record3d),
+        Target("video", build_video, ("a.mp4",), read_video, None),
         Target("image-png", build_png, ("a.png", "b.png", "c.png", "d.png"), read_pictures, expect_png),
         *(
             Target(f"image-{name}", build_images(suffix, **how), (f"a{suffix}", f"b{suffix}"), read_pictures, expect)

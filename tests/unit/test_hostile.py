@@ -324,6 +324,11 @@ def scene(root, path="a.png", **settings):
     return root
 
 
+def test_points_of_a_name_that_no_file_system_takes(tmp_path):
+    images = read_images(scene(tmp_path, ply_file_path="x/" * 3000 + "a.ply"))
+    assert images.points is None and any("have no file and were skipped" in note for note in images.notes)
+
+
 @pytest.mark.parametrize("path", ["x" * 5000 + ".png", "x/" * 3000 + "a.png", "\ud800.png"])
 def test_names_that_no_file_system_takes(tmp_path, path):
     with pytest.raises(SceneError, match="none of the 1 images it names exists") as caught:
