@@ -49,8 +49,9 @@ def read_ply_points(path: Path) -> PointCloud:
             path=path,
         )
     normal = columns(vertices, ("nx", "ny", "nz"))
-    if normal is not None and not normal.any():
-        normal = None
+    with np.errstate(invalid="ignore"):  # of a signalling NaN, which the check below reports
+        if normal is not None and not normal.any():
+            normal = None
     optional = {name: columns(vertices, (name,)) for name in _OPTIONAL}
     cloud = PointCloud(
         xyz=xyz,

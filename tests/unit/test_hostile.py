@@ -272,6 +272,14 @@ def test_ply_colours_of_different_types(tmp_path):
     np.testing.assert_allclose(cloud.rgb, [[1, 0.5, 1]])
 
 
+def test_ply_normal_that_is_a_signalling_nan(tmp_path):
+    properties = PROPERTIES + PROPERTIES.replace("float ", "float n")
+    path = ply(tmp_path / "a.ply", properties, ((1, 2, 3, 4, 5, 6),), format="binary_big_endian 1.0")
+    path.write_bytes(path.read_bytes()[:-4] + b"\x7f\x80\0\1")
+    with pytest.raises(BadPoints, match="non-finite normal"):
+        read_ply_points(path)
+
+
 def test_ply_number_beyond_float32(tmp_path):
     with pytest.raises(BadPoints, match="non-finite xyz"):
         read_ply_points(ply(tmp_path / "a.ply", rows=((1, 2, -1e308),)))
