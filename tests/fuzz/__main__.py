@@ -21,11 +21,17 @@ def main() -> int:
     parser.add_argument("--engine", choices=("own", "hypothesis", "atheris"), default="own")
     parser.add_argument("--seconds", type=int, default=60, help="of each target, for --engine atheris")
     parser.add_argument("--show", type=int, metavar="CASE", help="run this one case and show everything about it")
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--steered", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        name, seed, first, last = options.worker
-        worker_main(TARGETS[name], int(seed), int(first), int(last))
+        name, seed, first, last, folder = options.worker
+        worker_main(TARGETS[name], int(seed), int(first), int(last), Path(folder))
+        return 0
+    if options.steered:
+        from .guided import with_atheris
+
+        with_atheris(TARGETS[options.steered[0]], options.seconds, options.seed, Path(options.steered[1]))
         return 0
     names = list(TARGETS) if options.target == "all" else options.target.split(",")
     unknown = [name for name in names if name not in TARGETS]
@@ -36,12 +42,7 @@ def main() -> int:
     if options.engine == "hypothesis":
         return max(drawn(name, options.cases, options.seed) for name in names)
     if options.engine == "atheris":
-        if len(names) == 1:
-            from .guided import with_atheris
-
-            with_atheris(TARGETS[names[0]], options.seconds, options.seed)
-        command = [sys.executable, "-m", __package__, *sys.argv[1:], "--target"]
-        return max(subprocess.run([*command, name]).returncode for name in names)
+        return max(steered(name, options.seconds, options.seed) for name in names)
     tallies = []
     for name in names:
         tallies.append(run_target(name, options.seed, options.cases, options.first))
@@ -63,6 +64,13 @@ def drawn(name: str, cases: int, seed: int) -> int:
     for case in findings[:10]:
         print(f"  {case.file}: {case.detail}")
     return 1 if findings else 0
+
+
+def steered(name: str, seconds: int, seed: int) -> int:
+    """One process a target, because atheris ends it; it leaves the bytes of a finding in the current folder."""
+    with scratch() as folder:
+        command = [sys.executable, "-m", __package__, "--seconds", str(seconds), "--seed", str(seed)]
+        return subprocess.run([*command, "--steered", name, folder]).returncode
 
 
 def show(name: str, seed: int, index: int) -> int:

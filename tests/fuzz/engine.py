@@ -240,17 +240,11 @@ def scratch() -> tempfile.TemporaryDirectory:
 
 
 # ------------------------------------------------------------------------------------------------------------ workers
-def work(target: Target, seed: int, first: int, last: int, report: Callable[[int, Case], None]) -> None:
-    """Run the cases [first, last) in this process, under the limit of memory."""
-    with scratch() as folder:
-        stage = Stage(target, Path(folder) / "scene")
-        limit_memory(MEMORY_LIMIT)
-        for index in range(first, last):
-            report(index, stage.case(seed, index))
+def worker_main(target: Target, seed: int, first: int, last: int, folder: Path) -> None:
+    """What a worker process runs, under the limit of memory: the cases [first, last), in a folder of its parent's.
 
-
-def worker_main(target: Target, seed: int, first: int, last: int) -> None:
-    """What a worker process runs: one line a case, so that the parent knows where it stood when it died."""
+    One line a case, so that the parent knows where it stood when it died.
+    """
     import faulthandler
 
     faulthandler.enable()
@@ -264,7 +258,10 @@ def worker_main(target: Target, seed: int, first: int, last: int) -> None:
             row |= {"file": case.file, "damage": case.damage[:2000], "detail": case.detail[:4000]}
         pipe.write(json.dumps(row) + "\n")
 
-    work(target, seed, first, last, report)
+    stage = Stage(target, folder / "scene")
+    limit_memory(MEMORY_LIMIT)
+    for index in range(first, last):
+        report(index, stage.case(seed, index))
 
 
 @dataclass
@@ -282,8 +279,9 @@ def run_target(name: str, seed: int, cases: int, first: int = 0) -> Tally:
     tally, began = Tally(name, Counter(), []), time.perf_counter()
     index, last = first, first + cases
     while index < last:
-        command = [sys.executable, "-m", __package__, "--worker", name, str(seed), str(index), str(last)]
-        with tempfile.TemporaryFile() as said:
+        # The folder is the parent's, because a worker that dies cannot remove it.
+        with scratch() as folder, tempfile.TemporaryFile() as said:
+            command = [sys.executable, "-m", __package__, "--worker", name, str(seed), str(index), str(last), folder]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
             reached = index
             watchdog = _Watchdog(process, 60.0)  # the start imports torch

@@ -68,8 +68,8 @@ def with_hypothesis(target: Target, cases: int, seed: int) -> list[Case]:
         return findings
 
 
-def with_atheris(target: Target, seconds: int, seed: int) -> None:
-    """Let atheris damage the files of a target for some seconds, in a process of its own; ends the process.
+def with_atheris(target: Target, seconds: int, seed: int, folder: Path) -> None:
+    """Let atheris damage the files of a target for some seconds, in an empty folder; ends the process.
 
     The first byte chooses the file. A finding is raised, and atheris writes the bytes that caused it.
     """
@@ -80,9 +80,8 @@ def with_atheris(target: Target, seconds: int, seed: int) -> None:
         for module in ("arrays", "cameras", "checkpoints", "colmap", "idr", "llff", "nerfstudio", "photos", "splat"):
             import_module(f"splatinit.io.{module}")
 
-    folder = scratch()
-    stage = Stage(target, Path(folder.name) / "scene")
-    corpus = Path(folder.name) / "corpus"
+    stage = Stage(target, folder / "scene")
+    corpus = folder / "corpus"
     corpus.mkdir()
     for index, name in enumerate(target.files):
         (corpus / str(index)).write_bytes(bytes([index]) + stage.whole[name])
@@ -96,6 +95,6 @@ def with_atheris(target: Target, seconds: int, seed: int) -> None:
             raise AssertionError(f"{case.file}: {case.detail}")
 
     limits = ["-rss_limit_mb=0", "-timeout=6", "-max_len=4096", "-verbosity=0", "-print_final_stats=1"]
-    limits += [f"-max_total_time={seconds}", f"-seed={seed + 1}", f"-artifact_prefix={folder.name}/"]
+    limits += [f"-max_total_time={seconds}", f"-seed={seed + 1}"]
     atheris.Setup([sys.argv[0], *limits, str(corpus)], one)
     atheris.Fuzz()
