@@ -204,7 +204,7 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
         if (e >= begin + 4) __builtin_prefetch(&frame.records[frame.entries[e - 4].gaussian]);
         const Record& g = frame.records[entry.gaussian];
         const float dx0 = tile_x + 0.5f - g.x, dy0 = tile_y + 0.5f - g.y;
-        const float a = conic_a(g), b = a * g.shear, d = inverse_yy(g);
+        const float a = conic_a(g.qa), b = a * g.shear, d = inverse_yy(g.qd);
         const vi position = set1i(int32_t(e - begin));
         vf sums[16] = {};  // in the order of Slot; the tail pads the second group of eight
         for (; todo; todo &= todo - 1) {

@@ -62,7 +62,7 @@ inline namespace SPLAT_LEVEL {
 // lists them when binning, so both must see the same numbers: everything comes from the record.
 template <class F>
 static inline void for_reached_tiles(const Record& record, const Frame& frame, F&& visit) {
-    const Ellipse e = {record.x,     record.y,     record.half_x, record.half_y,
+    const Ellipse<float> e = {record.x,     record.y,     record.half_x, record.half_y,
                        record.shear, record.reach, record.drop};
     int row, last_row, first, last;
     for (tile_rows(e, frame.tiles_y, &row, &last_row); row < last_row; ++row) {

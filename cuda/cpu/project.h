@@ -1,5 +1,11 @@
 // Per-Gaussian loops: projection, visibility, colour, and their backward pass.
+//
+// A lane is one Gaussian: the components of kLanes of them are gathered into vectors, the shared maths runs on those, and
+// the results are scattered. The higher SH coefficients, 45 of a Gaussian's 59 numbers, stay where they lie: their RGB
+// triples are read four floats at a time, with the bases of all lanes computed before.
 #pragma once
+
+#include "simd.h"  // before the maths, see there
 
 #include <algorithm>
 #include <cmath>
@@ -17,135 +23,271 @@ static inline Camera<float> camera_of(const splat_view& view) {
     return make_camera(view.viewmat, view.fx, view.fy, view.cx, view.cy, view.width, view.height);
 }
 
-static inline float sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
+static inline vf sigmoid(vf x) { return 1.0f / (1.0f + exp(-x)); }
 
-static inline void camera_point(const Camera<float>& cam, const float* mean, float* p) {
+// out[c] = components c of the Gaussians index[0 ... kLanes - 1].
+template <int C>
+static inline void gather(const float* from, const int64_t* index, vf* out) {
+    alignas(64) float part[C][kLanes];
+    for (int l = 0; l < kLanes; ++l)
+        for (int c = 0; c < C; ++c) part[c][l] = from[C * index[l] + c];
+    for (int c = 0; c < C; ++c) out[c] = load(part[c]);
+}
+
+// The first `count` lanes of in[c], back to their Gaussians.
+template <int C>
+static inline void scatter(float* to, const int64_t* index, int count, const vf* in) {
+    alignas(64) float part[C][kLanes];
+    for (int c = 0; c < C; ++c) store(part[c], in[c]);
+    for (int l = 0; l < count; ++l)
+        for (int c = 0; c < C; ++c) to[C * index[l] + c] = part[c][l];
+}
+
+static inline void camera_point(const Camera<float>& cam, const vf* mean, vf* p) {
     for (int i = 0; i < 3; ++i) p[i] = dot3(cam.W + 3 * i, mean) + cam.t[i];
 }
 
-// Projects Gaussian i; false if it is not visible. Fills its record (colour excepted).
-static inline bool project_one(const splat_gaussians& g, const splat_view& view, const Camera<float>& cam, int64_t i,
-                               Record& record) {
-    float p[3];
-    camera_point(cam, g.means + 3 * i, p);
-    if (!(p[2] > kNear)) return false;
-    Projected<float> s;
-    project(p, g.quats + 4 * i, g.log_scales + 3 * i, cam, view.eps2d, s);
-    float opacity = sigmoid(g.logit_opacities[i]);
-    if (view.antialiased) opacity *= s.compensation;
-    const float level = ellipse_level(opacity);
-    if (!(level > 0.0f)) return false;
-    const Ellipse ellipse = make_ellipse(s.mean2d, s.cov, s.conic, level);
-    if (!box_meets_image(ellipse, view.width, view.height)) return false;
-    record.x = s.mean2d[0], record.y = s.mean2d[1];
-    record.qa = float(-0.5 * kLog2e) * s.conic[0];
-    record.qd = float(-0.5 * kLog2e) / s.cov[2];
-    record.log2_opacity = std::log2(opacity);
-    record.depth = s.depth;
-    record.shear = ellipse.shear, record.reach = ellipse.reach, record.drop = ellipse.drop;
-    record.half_x = ellipse.half_x, record.half_y = ellipse.half_y;
-    record.dy_right = ellipse.half_x * s.cov[1] / s.cov[0];
-    record.opacity = opacity;
-    return true;
+// The geometry of kLanes records, component by component.
+struct RecordLanes {
+    vf x, y, qa, shear, qd, log2_opacity, depth, reach, drop, half_x, half_y, opacity, dy_right;
+};
+
+// Projects kLanes Gaussians; a bit of the result for each that is visible.
+static inline uint32_t project_lanes(const splat_gaussians& g, const splat_view& view, const Camera<float>& cam,
+                                     const int64_t* index, const vf* mean, RecordLanes& r) {
+    vf p[3], quat[4], log_scale[3], logit;
+    camera_point(cam, mean, p);
+    const vi in_front = p[2] > kNear;
+    if (!movemask(in_front)) return 0;
+    gather<4>(g.quats, index, quat);
+    gather<3>(g.log_scales, index, log_scale);
+    gather<1>(g.logit_opacities, index, &logit);
+    Projected<vf> s;
+    project(p, quat, log_scale, cam, view.eps2d, s);
+    r.opacity = sigmoid(logit);
+    if (view.antialiased) r.opacity *= s.compensation;
+    r.log2_opacity = log2(r.opacity);
+    const vf level = ellipse_level(r.log2_opacity);
+    const Ellipse<vf> e = make_ellipse(s.mean2d, s.cov, s.conic, level);
+    r.x = e.x, r.y = e.y, r.half_x = e.half_x, r.half_y = e.half_y;
+    r.shear = e.shear, r.reach = e.reach, r.drop = e.drop;
+    r.qa = float(-0.5 * kLog2e) * s.conic[0];
+    r.qd = float(-0.5 * kLog2e) / s.cov[2];
+    r.depth = s.depth;
+    r.dy_right = e.half_x * s.cov[1] / s.cov[0];
+    return movemask(in_front & (r.opacity >= kAlphaMin) & box_meets_image(e, view.width, view.height));
 }
 
-// First entry of the inverse screen covariance, and 1 / yy of the covariance, back from a record.
-static inline float conic_a(const Record& record) { return record.qa * float(-2.0 * kLn2); }
-static inline float inverse_yy(const Record& record) { return record.qd * float(-2.0 * kLn2); }
+static inline void store_record(const RecordLanes& r, int lane, const v4& color, Record& record) {
+    record.x = r.x[lane], record.y = r.y[lane];
+    record.qa = r.qa[lane], record.shear = r.shear[lane], record.qd = r.qd[lane];
+    record.log2_opacity = r.log2_opacity[lane];
+    record.r = color[0], record.g = color[1], record.b = color[2], record.depth = r.depth[lane];
+    record.reach = r.reach[lane], record.drop = r.drop[lane];
+    record.half_x = r.half_x[lane], record.half_y = r.half_y[lane];
+    record.opacity = r.opacity[lane], record.dy_right = r.dy_right[lane];
+}
+
+// First entry of the inverse screen covariance, and 1 / yy of the covariance, back from a record's qa and qd.
+template <class T>
+static inline T conic_a(T qa) {
+    return qa * float(-2.0 * kLn2);
+}
+template <class T>
+static inline T inverse_yy(T qd) {
+    return qd * float(-2.0 * kLn2);
+}
+
+// A triple of floats; what lies behind the array's last one must not be touched.
+static inline v4 load3(const float* p, bool last) { return last ? v4{p[0], p[1], p[2], 0.0f} : load4(p); }
+
+// Colour of the Gaussian i in one lane of `basis`, as sh_color of sh.h.
+static inline v4 color_of(const splat_gaussians& g, int64_t i, int degree, const float (*basis)[kLanes], int lane) {
+    const float* sh0 = g.sh0 + 3 * i;
+    const float* shN = g.shN + 3 * g.k * i;
+    v4 color = 0.5f + basis[0][lane] * v4{sh0[0], sh0[1], sh0[2], 0.0f};
+    const int k = sh_bases(degree);
+    for (int j = 1; j < k; ++j) color += basis[j][lane] * load3(shN + 3 * (j - 1), j == g.k && i == g.n - 1);
+    return color > 0.0f ? color : v4{};
+}
+
+// Writes v_sh0 and v_shN of the Gaussian i and the lane's v_basis, as sh_color_vjp of sh.h.
+static inline void color_of_vjp(const splat_gaussians& g, int64_t i, int degree, const float (*basis)[kLanes], int lane,
+                                const Record& record, const float* v_color, splat_gradients& grads,
+                                float (*v_basis)[kLanes]) {
+    const v4 v = {record.r > 0.0f ? v_color[0] : 0.0f, record.g > 0.0f ? v_color[1] : 0.0f,
+                  record.b > 0.0f ? v_color[2] : 0.0f, 0.0f};
+    for (int c = 0; c < 3; ++c) grads.sh0[3 * i + c] = basis[0][lane] * v[c];
+    const float* shN = g.shN + 3 * g.k * i;
+    float* v_shN = grads.shN + 3 * g.k * i;
+    const int used = sh_bases(degree) - 1;
+    for (int j = 0; j < used; ++j) {
+        const v4 v_coefficient = basis[j + 1][lane] * v;
+        const v4 product = load3(shN + 3 * j, j + 1 == g.k && i == g.n - 1) * v;
+        v_basis[j + 1][lane] = product[0] + product[1] + product[2];
+        // The fourth float is the next triple's first, which is written after it; behind the last there is nothing of ours.
+        if (j + 1 < g.k)
+            store4(v_shN + 3 * j, v_coefficient);
+        else
+            for (int c = 0; c < 3; ++c) v_shN[3 * j + c] = v_coefficient[c];
+    }
+    for (int j = 3 * used; j < 3 * g.k; ++j) v_shN[j] = 0.0f;
+}
 
 static void project_loop(const splat_gaussians& g, const splat_view& view, Frame& frame, splat_aux& aux, int threads) {
     const Camera<float> cam = camera_of(view);
-#pragma omp parallel for schedule(dynamic, 1024) num_threads(threads)
-    for (int64_t i = 0; i < g.n; ++i) {
-        Record record;
-        const bool visible = project_one(g, view, cam, i, record);
-        aux.visible[i] = visible;
-        frame.pair_begin[i] = 0;
-        if (!visible) {
-            aux.means2d[2 * i] = aux.means2d[2 * i + 1] = aux.depths[i] = aux.radii[i] = 0.0f;
-            continue;
+    const int64_t blocks = (g.n + kLanes - 1) / kLanes;
+#pragma omp parallel for schedule(dynamic, 64) num_threads(threads)
+    for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t first = block * kLanes;
+        const int count = int(std::min<int64_t>(kLanes, g.n - first));
+        int64_t index[kLanes];
+        for (int l = 0; l < kLanes; ++l) index[l] = first + std::min(l, count - 1);
+        vf mean[3];
+        gather<3>(g.means, index, mean);
+        RecordLanes lanes;
+        const uint32_t visible = project_lanes(g, view, cam, index, mean, lanes);
+        alignas(64) float basis[16][kLanes];
+        if (visible) {
+            vf dir[3], values[16];
+            view_direction(mean, cam.center, dir);
+            sh_basis(view.sh_degree, dir, values);
+            for (int j = 0; j < sh_bases(view.sh_degree); ++j) store(basis[j], values[j]);
         }
-        aux.means2d[2 * i] = record.x, aux.means2d[2 * i + 1] = record.y;
-        aux.depths[i] = record.depth;
-        aux.radii[i] = std::max(record.half_x, record.half_y);
-        uint32_t pairs = 0;
-        for_reached_tiles(record, frame, [&](uint32_t) { ++pairs; });
-        frame.pair_begin[i] = pairs;
-        if (pairs == 0) continue;
-        float dir[3], color[3];
-        view_direction(g.means + 3 * i, cam.center, dir);
-        sh_color(view.sh_degree, dir, g.sh0 + 3 * i, g.shN + 3 * g.k * i, color);
-        record.r = color[0], record.g = color[1], record.b = color[2];
-        frame.records[i] = record;
+        for (int l = 0; l < count; ++l) {
+            const int64_t i = first + l;
+            const bool shown = visible >> l & 1;
+            aux.visible[i] = shown;
+            frame.pair_begin[i] = 0;
+            if (!shown) {
+                aux.means2d[2 * i] = aux.means2d[2 * i + 1] = aux.depths[i] = aux.radii[i] = 0.0f;
+                continue;
+            }
+            Record& record = frame.records[i];
+            store_record(lanes, l, color_of(g, i, view.sh_degree, basis, l), record);
+            aux.means2d[2 * i] = record.x, aux.means2d[2 * i + 1] = record.y;
+            aux.depths[i] = record.depth;
+            aux.radii[i] = std::max(record.half_x, record.half_y);
+            uint32_t pairs = 0;
+            for_reached_tiles(record, frame, [&](uint32_t) { ++pairs; });
+            frame.pair_begin[i] = pairs;
+        }
     }
+}
+
+// Gradients of `count` Gaussians from the sums of their slots [count, kSlotFloats]; pose gradients are added lane by lane.
+static inline void project_vjp_lanes(const splat_gaussians& g, const splat_view& view, const Camera<float>& cam,
+                                     const Frame& frame, const int64_t* index, int count,
+                                     const float (*sums)[kSlotFloats], splat_gradients& grads, vf* v_W, vf* v_t,
+                                     vf* v_center) {
+    alignas(64) float slot[kSlotFloats][kLanes] = {}, basis[16][kLanes], v_basis_lanes[16][kLanes] = {};
+    alignas(64) float qa[kLanes], qd[kLanes], shears[kLanes], opacities[kLanes];
+    for (int l = 0; l < kLanes; ++l) {
+        const Record& record = frame.records[index[l]];
+        qa[l] = record.qa, qd[l] = record.qd, shears[l] = record.shear, opacities[l] = record.opacity;
+        if (l < count)
+            for (int j = 0; j < kSlotFloats; ++j) slot[j][l] = sums[l][j];
+    }
+    vf moments[6], mean[3], quat[4], log_scale[3], logit;
+    for (int j = 0; j < 6; ++j) moments[j] = load(slot[kSlotMoments + j]);
+    gather<3>(g.means, index, mean);
+    gather<4>(g.quats, index, quat);
+    gather<3>(g.log_scales, index, log_scale);
+    gather<1>(g.logit_opacities, index, &logit);
+    const vf opacity = load(opacities);
+    ProjectionCotangents<vf> v;
+    vf v_opacity;
+    moments_to_screen(moments, conic_a(load(qa)), load(shears), inverse_yy(load(qd)), opacity, v.mean2d, v.cov,
+                      &v_opacity);
+    v.depth = load(slot[kSlotDepth]);
+    if (grads.means2d) scatter<2>(grads.means2d, index, count, v.mean2d);
+    const vf sigma = sigmoid(logit);
+    const vf compensation = view.antialiased ? opacity / sigma : set1(1.0f);
+    v.compensation = view.antialiased ? v_opacity * sigma : set1(0.0f);
+    const vf v_logit = v_opacity * compensation * sigma * (1.0f - sigma);
+    scatter<1>(grads.logit_opacities, index, count, &v_logit);
+
+    vf dir[3], values[16], v_basis[16], v_dir[3] = {}, v_offset[3];
+    const vf inverse_length = view_direction(mean, cam.center, dir);
+    sh_basis(view.sh_degree, dir, values);
+    const int bases = sh_bases(view.sh_degree);
+    for (int j = 0; j < bases; ++j) store(basis[j], values[j]);
+    for (int l = 0; l < count; ++l)
+        color_of_vjp(g, index[l], view.sh_degree, basis, l, frame.records[index[l]], sums[l] + kSlotRgb, grads,
+                     v_basis_lanes);
+    for (int j = 0; j < bases; ++j) v_basis[j] = load(v_basis_lanes[j]);
+    sh_basis_vjp(view.sh_degree, dir, v_basis, v_dir);
+    view_direction_vjp(dir, inverse_length, v_dir, v_offset);
+
+    vf p[3], v_p[3], v_quat[4], v_log_scale[3], v_mean[3], v_W_here[9] = {};
+    camera_point(cam, mean, p);
+    project_vjp(p, quat, log_scale, cam, view.eps2d, v, v_p, v_quat, v_log_scale, v_W_here);
+    scatter<4>(grads.quats, index, count, v_quat);
+    scatter<3>(grads.log_scales, index, count, v_log_scale);
+    for (int j = 0; j < 3; ++j)
+        v_mean[j] = cam.W[j] * v_p[0] + cam.W[3 + j] * v_p[1] + cam.W[6 + j] * v_p[2] + v_offset[j];
+    scatter<3>(grads.means, index, count, v_mean);
+    const vi used = lane_index() < float(count);
+    for (int j = 0; j < 3; ++j) {
+        v_center[j] -= masked(used, v_offset[j]);
+        v_t[j] += masked(used, v_p[j]);
+        for (int l = 0; l < 3; ++l) v_W[3 * j + l] += masked(used, v_W_here[3 * j + l] + v_p[j] * mean[l]);
+    }
+}
+
+// What a Gaussian that no pixel blended gets.
+static inline void no_gradient(const splat_gaussians& g, int64_t i, splat_gradients& grads) {
+    for (int j = 0; j < 3; ++j) grads.means[3 * i + j] = grads.log_scales[3 * i + j] = grads.sh0[3 * i + j] = 0.0f;
+    for (int j = 0; j < 4; ++j) grads.quats[4 * i + j] = 0.0f;
+    grads.logit_opacities[i] = 0.0f;
+    std::fill_n(grads.shN + 3 * g.k * i, 3 * g.k, 0.0f);
+    if (grads.means2d) grads.means2d[2 * i] = grads.means2d[2 * i + 1] = 0.0f;
 }
 
 static void project_vjp_loop(const splat_gaussians& g, const splat_view& view, Frame& frame, splat_gradients& grads,
                              int threads) {
     const Camera<float> cam = camera_of(view);
-    const int used = sh_bases(view.sh_degree) - 1;
     const int64_t chunks = (g.n + kPoseChunk - 1) / kPoseChunk;
 #pragma omp parallel for schedule(dynamic, 2) num_threads(threads)
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        float v_W[9] = {}, v_t[3] = {}, v_center[3] = {};
+        vf v_W[9] = {}, v_t[3] = {}, v_center[3] = {};
+        int64_t index[kLanes];
+        float sums[kLanes][kSlotFloats];
+        int filled = 0;
+        const auto flush = [&] {
+            if (!filled) return;
+            for (int l = filled; l < kLanes; ++l) index[l] = index[0];
+            project_vjp_lanes(g, view, cam, frame, index, filled, sums, grads, v_W, v_t, v_center);
+            filled = 0;
+        };
         const int64_t stop = std::min(g.n, (chunk + 1) * kPoseChunk);
         for (int64_t i = chunk * kPoseChunk; i < stop; ++i) {
-            float sum[kSlotFloats] = {};
+            v4 sum[kSlotFloats / 4] = {};
             bool touched = false;
             for (uint32_t s = frame.pair_begin[i]; s < frame.pair_begin[i + 1]; ++s) {
                 if (frame.slot_lanes[s] == 0) continue;
                 touched = true;
-                for (int j = 0; j < kSlotFloats; ++j) sum[j] += frame.slots[int64_t(s) * kSlotFloats + j];
+                for (int j = 0; j < kSlotFloats / 4; ++j)
+                    sum[j] += load4(frame.slots + int64_t(s) * kSlotFloats + 4 * j);
             }
-            float* v_shN = grads.shN + 3 * g.k * i;
-            if (grads.means2d) grads.means2d[2 * i] = grads.means2d[2 * i + 1] = 0.0f;
-            if (grads.means2d_abs) {
-                grads.means2d_abs[2 * i] = touched ? sum[kSlotAbs] : 0.0f;
-                grads.means2d_abs[2 * i + 1] = touched ? sum[kSlotAbs + 1] : 0.0f;
-            }
+            if (grads.means2d_abs)
+                for (int j = 0; j < 2; ++j) grads.means2d_abs[2 * i + j] = sum[kSlotAbs / 4][kSlotAbs % 4 + j];
             if (!touched) {
-                for (int j = 0; j < 3; ++j)
-                    grads.means[3 * i + j] = grads.log_scales[3 * i + j] = grads.sh0[3 * i + j] = 0.0f;
-                for (int j = 0; j < 4; ++j) grads.quats[4 * i + j] = 0.0f;
-                grads.logit_opacities[i] = 0.0f;
-                for (int j = 0; j < 3 * g.k; ++j) v_shN[j] = 0.0f;
+                no_gradient(g, i, grads);
                 continue;
             }
-            const Record& record = frame.records[i];
-            ProjectionCotangents<float> v;
-            float v_opacity;
-            moments_to_screen(sum + kSlotMoments, conic_a(record), record.shear, inverse_yy(record), record.opacity,
-                              v.mean2d, v.cov, &v_opacity);
-            v.depth = sum[kSlotDepth];
-            if (grads.means2d) grads.means2d[2 * i] = v.mean2d[0], grads.means2d[2 * i + 1] = v.mean2d[1];
-
-            const float sigma = sigmoid(g.logit_opacities[i]);
-            const float compensation = view.antialiased ? record.opacity / sigma : 1.0f;
-            v.compensation = view.antialiased ? v_opacity * sigma : 0.0f;
-            grads.logit_opacities[i] = v_opacity * compensation * sigma * (1.0f - sigma);
-
-            float dir[3], v_dir[3] = {}, v_offset[3];
-            const float inverse_length = view_direction(g.means + 3 * i, cam.center, dir);
-            const float color[3] = {record.r, record.g, record.b};
-            sh_color_vjp(view.sh_degree, dir, g.shN + 3 * g.k * i, color, sum + kSlotRgb, grads.sh0 + 3 * i, v_shN, v_dir);
-            for (int j = 3 * used; j < 3 * g.k; ++j) v_shN[j] = 0.0f;
-            view_direction_vjp(dir, inverse_length, v_dir, v_offset);
-
-            float p[3], v_p[3];
-            camera_point(cam, g.means + 3 * i, p);
-            project_vjp(p, g.quats + 4 * i, g.log_scales + 3 * i, cam, view.eps2d, v, v_p, grads.quats + 4 * i,
-                        grads.log_scales + 3 * i, v_W);
-            for (int j = 0; j < 3; ++j) {
-                grads.means[3 * i + j] = cam.W[j] * v_p[0] + cam.W[3 + j] * v_p[1] + cam.W[6 + j] * v_p[2] + v_offset[j];
-                v_center[j] -= v_offset[j];
-                v_t[j] += v_p[j];
-                for (int l = 0; l < 3; ++l) v_W[3 * j + l] += v_p[j] * g.means[3 * i + l];
-            }
+            for (int j = 0; j < kSlotFloats / 4; ++j) store4(sums[filled] + 4 * j, sum[j]);
+            index[filled++] = i;
+            if (filled == kLanes) flush();
         }
-        camera_center_vjp(cam.W, cam.t, v_center, v_W, v_t);
+        flush();
+        float pose_W[9], pose_t[3], pose_center[3];
+        for (int j = 0; j < 9; ++j) pose_W[j] = sum_lanes(v_W[j]);
+        for (int j = 0; j < 3; ++j) pose_t[j] = sum_lanes(v_t[j]), pose_center[j] = sum_lanes(v_center[j]);
+        camera_center_vjp(cam.W, cam.t, pose_center, pose_W, pose_t);
         float* partial = frame.pose_partial + chunk * kPoseFloats;
-        for (int j = 0; j < 9; ++j) partial[j] = v_W[j];
-        for (int j = 0; j < 3; ++j) partial[9 + j] = v_t[j];
+        for (int j = 0; j < 9; ++j) partial[j] = pose_W[j];
+        for (int j = 0; j < 3; ++j) partial[9 + j] = pose_t[j];
     }
 }
 

@@ -30,6 +30,11 @@ typedef float vf __attribute__((vector_size(kLanes * 4)));
 typedef int32_t vi __attribute__((vector_size(kLanes * 4)));
 typedef float vf_unaligned __attribute__((vector_size(kLanes * 4), aligned(4)));
 
+template <>
+struct ScalarOf<vf> {
+    using type = float;
+};
+
 static inline vf set1(float x) { return x - vf{}; }  // x - 0 is x: a bare broadcast; x + 0 is not, for x = -0
 static inline vi set1i(int32_t x) { return vi{} + x; }
 static inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
@@ -41,6 +46,7 @@ static inline vf as_float(vi v) { return reinterpret_cast<vf>(v); }
 static inline vf masked(vi mask, vf v) { return as_float(mask & bits(v)); }
 static inline vf select(vi mask, vf yes, vf no) { return mask ? yes : no; }
 static inline vi select(vi mask, vi yes, vi no) { return mask ? yes : no; }
+static inline vf choose(vi mask, vf yes, vf no) { return mask ? yes : no; }
 static inline vf vmin(vf a, vf b) { return select(a < b, a, b); }
 static inline vf vmax(vf a, vf b) { return select(a > b, a, b); }
 static inline vf vabs(vf v) { return as_float(bits(v) & 0x7fffffff); }
@@ -90,6 +96,45 @@ static inline vf exp2_fast(vf x) {
     p = fma(p, f, set1(1.0000001f));
     return as_float(bits(p) + (bits(shifted) << 23));
 }
+
+// e^x with a relative error below 3e-7; where it would leave the normal numbers, the nearest of them. NaN stays NaN.
+static inline vf exp(vf x) {
+    const float magic = 12582912.0f;
+    const vf bounded = vmin(vmax(x, set1(-87.3f)), set1(88.7f));
+    const vf shifted = bounded * float(kLog2e) + magic;
+    const vf k = shifted - magic;
+    // ln 2 in two parts, the first of so few bits that k times it is exact (Cody and Waite 1980).
+    const vf r = (bounded - k * 0.693359375f) + k * 2.12194440e-4f;
+    vf p = set1(0.0013941119f);
+    p = p * r + 0.008375134f;
+    p = p * r + 0.04166635f;
+    p = p * r + 0.16666415f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return select(x == x, as_float(bits(p) + (bits(shifted) << 23)), x);
+}
+
+// log2 x of normal positive numbers with an absolute error below 2e-7 (1e-7 relative to log2 x beyond 1): the mantissa m in
+// [sqrt 1/2, sqrt 2) through the series of atanh((m - 1) / (m + 1)).
+static inline vf log2(vf x) {
+    const vi shifted = bits(x) - 0x3f3504f3;
+    const vf exponent = __builtin_convertvector(shifted >> 23, vf);
+    const vf m = as_float((shifted & 0x007fffff) + 0x3f3504f3);
+    const vf s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
+    vf p = set1(0.32059889f);
+    p = p * s2 + 0.41219858f;
+    p = p * s2 + 0.57707802f;
+    p = p * s2 + 0.96179669f;
+    p = p * s2 + 2.8853901f;
+    return p * s + exponent;
+}
+
+// Four floats: what every instruction set has. For colours, whose coefficients lie as triples in memory.
+typedef float v4 __attribute__((vector_size(16)));
+typedef float v4_unaligned __attribute__((vector_size(16), aligned(4)));
+static inline v4 load4(const float* p) { return *reinterpret_cast<const v4_unaligned*>(p); }
+static inline void store4(float* p, v4 v) { *reinterpret_cast<v4_unaligned*>(p) = v; }
 
 // out[i] = sum of the lanes of v[i], i < 8, in an order that depends on the instruction set only.
 static inline void sum_lanes8(const vf* v, float* out) {

@@ -32,8 +32,8 @@ __global__ void forward_and_backward(const T* in, T* out, Camera<T> cam, int deg
 }
 
 __global__ void tiles_and_adam(const float* in, float* out, int* first_last) {
-    const float level = ellipse_level(in[0]);
-    const Ellipse e = make_ellipse(in, in + 2, in + 5, level);
+    const float level = ellipse_level(log2(in[0]));
+    const Ellipse<float> e = make_ellipse(in, in + 2, in + 5, level);
     if (!box_meets_image(e, 640, 480)) return;
     tile_rows(e, 30, first_last, first_last + 1);
     tile_span(e, in[8], 0, 40, first_last + 2, first_last + 3);

@@ -2,7 +2,8 @@
 //
 // Legend of include/splat: the maths of one Gaussian, one camera, one pixel, written once for every compiler. A function f
 // has its reverse-mode twin f_vjp beside it; a cotangent (gradient of the loss w.r.t. x) is called v_x. Matrices are
-// row-major. T is float or double; the functions of blend.h, ssim.h and adam.h also take a SIMD vector of floats.
+// row-major. T is float, double or a SIMD vector of floats (cpu/simd.h, to be included first): a lane is then one Gaussian or
+// one pixel. S is T's scalar; comparisons of T give a Mask<T>, and choose(mask, a, b) takes the place of ?:.
 #pragma once
 
 #include <cmath>
@@ -30,33 +31,56 @@ constexpr float kFovMargin = 0.3f;              // EWA Jacobian clamp beyond the
 constexpr float kCompensationMinSquared = 2.5e-5f;  // floor of Mip-Splatting's opacity compensation, squared
 constexpr int kTile = 16;                       // px
 
+constexpr double kLog2e = 1.4426950408889634;
+constexpr double kLn2 = 0.6931471805599453;
+constexpr double kLog2AlphaMin = -7.994353436858858;  // log2(1 / 255)
+
+// Together with the overloads for vectors.
+using std::exp;
+using std::log2;
+using std::sqrt;
+
+template <class T>
+struct ScalarOf {
+    using type = T;
+};
+template <class T>
+using Scalar = typename ScalarOf<T>::type;
+template <class T>
+using Mask = decltype(T() < T());
+
+template <class T>
+SPLAT_HD T choose(bool mask, T yes, T no) {
+    return mask ? yes : no;
+}
+
 template <class T>
 SPLAT_HD T square(T x) {
     return x * x;
 }
 
-template <class T>
-SPLAT_HD T dot3(const T* a, const T* b) {
+template <class A, class T>
+SPLAT_HD T dot3(const A* a, const T* b) {
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 }
 
 // C [r, c] = A [r, m] * B [m, c]
-template <int R, int M, int C, class T>
-SPLAT_HD void matmul(const T* A, const T* B, T* out) {
+template <int R, int M, int C, class L, class T>
+SPLAT_HD void matmul(const L* A, const T* B, T* out) {
     for (int i = 0; i < R; ++i)
         for (int j = 0; j < C; ++j) {
-            T sum = T(0);
+            T sum{};
             for (int k = 0; k < M; ++k) sum += A[i * M + k] * B[k * C + j];
             out[i * C + j] = sum;
         }
 }
 
 // C [m, c] = A [r, m]^T * B [r, c]
-template <int R, int M, int C, class T>
-SPLAT_HD void matmul_tn(const T* A, const T* B, T* out) {
+template <int R, int M, int C, class L, class T>
+SPLAT_HD void matmul_tn(const L* A, const T* B, T* out) {
     for (int i = 0; i < M; ++i)
         for (int j = 0; j < C; ++j) {
-            T sum = T(0);
+            T sum{};
             for (int k = 0; k < R; ++k) sum += A[k * M + i] * B[k * C + j];
             out[i * C + j] = sum;
         }
@@ -67,7 +91,7 @@ template <int R, int M, int C, class T>
 SPLAT_HD void matmul_nt(const T* A, const T* B, T* out) {
     for (int i = 0; i < R; ++i)
         for (int j = 0; j < C; ++j) {
-            T sum = T(0);
+            T sum{};
             for (int k = 0; k < M; ++k) sum += A[i * M + k] * B[j * M + k];
             out[i * C + j] = sum;
         }

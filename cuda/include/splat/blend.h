@@ -10,10 +10,6 @@
 namespace splat {
 inline namespace SPLAT_LEVEL {
 
-constexpr double kLog2e = 1.4426950408889634;
-constexpr double kLn2 = 0.6931471805599453;
-constexpr double kLog2AlphaMin = -7.994353436858858;  // log2(1 / 255)
-
 SPLAT_HD double fma(double a, double b, double c) { return a * b + c; }
 
 // log2 of the unclamped alpha at the offset (dx, dy) = pixel - mean. With the conic (a, b, c) of the covariance
@@ -45,12 +41,13 @@ SPLAT_HD F blend_vjp(F T, F v_blend, F behind, F inverse_one_minus_alpha) {
 template <class T>
 SPLAT_HD void moments_to_screen(const T* moments, T a, T shear, T inverse_yy, T opacity, T* v_mean2d, T* v_cov,
                                 T* v_opacity) {
+    using S = Scalar<T>;
     const T b = a * shear;
     v_mean2d[0] = a * moments[1];
     v_mean2d[1] = b * moments[1] + inverse_yy * moments[2];
-    v_cov[0] = T(0.5) * a * a * moments[3];
+    v_cov[0] = S(0.5) * a * a * moments[3];
     v_cov[1] = a * (b * moments[3] + inverse_yy * moments[4]);
-    v_cov[2] = T(0.5) * (b * b * moments[3] + inverse_yy * (T(2) * b * moments[4] + inverse_yy * moments[5]));
+    v_cov[2] = S(0.5) * (b * b * moments[3] + inverse_yy * (S(2) * b * moments[4] + inverse_yy * moments[5]));
     *v_opacity = moments[0] / opacity;
 }
 

@@ -53,24 +53,26 @@ SPLAT_HD void camera_center_vjp(const T* W, const T* t, const T* v_center, T* v_
 // R [3,3] of a quaternion wxyz of any length > 0; returns 1 / length (0 for the zero quaternion, which gives identity).
 template <class T>
 SPLAT_HD T quat_to_rotmat(const T* quat, T* R) {
+    using S = Scalar<T>;
     const T length2 = quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3];
-    const T inverse = length2 > T(0) ? T(1) / std::sqrt(length2) : T(0);
+    const T inverse = choose(length2 > S(0), S(1) / sqrt(length2), T{});
     const T w = quat[0] * inverse, x = quat[1] * inverse, y = quat[2] * inverse, z = quat[3] * inverse;
-    R[0] = T(1) - T(2) * (y * y + z * z), R[1] = T(2) * (x * y - w * z), R[2] = T(2) * (x * z + w * y);
-    R[3] = T(2) * (x * y + w * z), R[4] = T(1) - T(2) * (x * x + z * z), R[5] = T(2) * (y * z - w * x);
-    R[6] = T(2) * (x * z - w * y), R[7] = T(2) * (y * z + w * x), R[8] = T(1) - T(2) * (x * x + y * y);
+    R[0] = S(1) - S(2) * (y * y + z * z), R[1] = S(2) * (x * y - w * z), R[2] = S(2) * (x * z + w * y);
+    R[3] = S(2) * (x * y + w * z), R[4] = S(1) - S(2) * (x * x + z * z), R[5] = S(2) * (y * z - w * x);
+    R[6] = S(2) * (x * z - w * y), R[7] = S(2) * (y * z + w * x), R[8] = S(1) - S(2) * (x * x + y * y);
     return inverse;
 }
 
 template <class T>
 SPLAT_HD void quat_to_rotmat_vjp(const T* quat, T inverse_length, const T* v_R, T* v_quat) {
+    using S = Scalar<T>;
     const T w = quat[0] * inverse_length, x = quat[1] * inverse_length, y = quat[2] * inverse_length,
             z = quat[3] * inverse_length;
     const T v[4] = {
-        T(2) * (x * (v_R[7] - v_R[5]) + y * (v_R[2] - v_R[6]) + z * (v_R[3] - v_R[1])),
-        T(2) * (T(-2) * x * (v_R[4] + v_R[8]) + y * (v_R[1] + v_R[3]) + z * (v_R[2] + v_R[6]) + w * (v_R[7] - v_R[5])),
-        T(2) * (x * (v_R[1] + v_R[3]) - T(2) * y * (v_R[0] + v_R[8]) + z * (v_R[5] + v_R[7]) + w * (v_R[2] - v_R[6])),
-        T(2) * (x * (v_R[2] + v_R[6]) + y * (v_R[5] + v_R[7]) - T(2) * z * (v_R[0] + v_R[4]) + w * (v_R[3] - v_R[1]))};
+        S(2) * (x * (v_R[7] - v_R[5]) + y * (v_R[2] - v_R[6]) + z * (v_R[3] - v_R[1])),
+        S(2) * (S(-2) * x * (v_R[4] + v_R[8]) + y * (v_R[1] + v_R[3]) + z * (v_R[2] + v_R[6]) + w * (v_R[7] - v_R[5])),
+        S(2) * (x * (v_R[1] + v_R[3]) - S(2) * y * (v_R[0] + v_R[8]) + z * (v_R[5] + v_R[7]) + w * (v_R[2] - v_R[6])),
+        S(2) * (x * (v_R[2] + v_R[6]) + y * (v_R[5] + v_R[7]) - S(2) * z * (v_R[0] + v_R[4]) + w * (v_R[3] - v_R[1]))};
     // Through the normalisation: only the part orthogonal to the unit quaternion survives.
     const T radial = w * v[0] + x * v[1] + y * v[2] + z * v[3];
     v_quat[0] = (v[0] - radial * w) * inverse_length;
@@ -93,7 +95,7 @@ template <class T>
 struct ProjectionTerms {
     T p[3];        // mean in camera space
     T u[2];        // clamped x/z, y/z
-    bool free[2];  // not clamped
+    Mask<T> free[2];  // not clamped
     T R[9];        // of the quaternion
     T quat_inverse_length;
     T scale[3];
@@ -104,17 +106,19 @@ struct ProjectionTerms {
 };
 
 template <class T>
-SPLAT_HD void projection_terms(const T* p, const T* quat, const T* log_scale, const Camera<T>& cam, T eps2d,
+SPLAT_HD void projection_terms(const T* p, const T* quat, const T* log_scale, const Camera<Scalar<T>>& cam, Scalar<T> eps2d,
                                ProjectionTerms<T>& s) {
-    const T inverse_z = T(1) / p[2];
+    using S = Scalar<T>;
+    const T inverse_z = S(1) / p[2];
     for (int i = 0; i < 3; ++i) s.p[i] = p[i];
     for (int i = 0; i < 2; ++i) {
         const T ratio = p[i] * inverse_z;
-        s.free[i] = ratio >= cam.lo[i] && ratio <= cam.hi[i];
-        s.u[i] = ratio < cam.lo[i] ? cam.lo[i] : (ratio > cam.hi[i] ? cam.hi[i] : ratio);
+        const T lo = T{} + cam.lo[i], hi = T{} + cam.hi[i];
+        s.free[i] = (ratio >= lo) & (ratio <= hi);
+        s.u[i] = choose(ratio < lo, lo, choose(ratio > hi, hi, ratio));
     }
     s.quat_inverse_length = quat_to_rotmat(quat, s.R);
-    for (int i = 0; i < 3; ++i) s.scale[i] = std::exp(log_scale[i]);
+    for (int i = 0; i < 3; ++i) s.scale[i] = exp(log_scale[i]);
     matmul<3, 3, 3>(cam.W, s.R, s.M);
     for (int i = 0; i < 3; ++i)
         for (int j = 0; j < 3; ++j) s.N[i * 3 + j] = s.M[i * 3 + j] * s.scale[j];
@@ -131,7 +135,9 @@ SPLAT_HD void projection_terms(const T* p, const T* quat, const T* log_scale, co
 
 // Projects a Gaussian whose mean is at p [3] in camera space, p.z > 0.
 template <class T>
-SPLAT_HD void project(const T* p, const T* quat, const T* log_scale, const Camera<T>& cam, T eps2d, Projected<T>& out) {
+SPLAT_HD void project(const T* p, const T* quat, const T* log_scale, const Camera<Scalar<T>>& cam, Scalar<T> eps2d,
+                      Projected<T>& out) {
+    using S = Scalar<T>;
     ProjectionTerms<T> s;
     projection_terms(p, quat, log_scale, cam, eps2d, s);
     out.mean2d[0] = cam.fx * p[0] / p[2] + cam.cx;
@@ -140,12 +146,13 @@ SPLAT_HD void project(const T* p, const T* quat, const T* log_scale, const Camer
     out.cov[0] = dot3(s.A, s.A) + eps2d;
     out.cov[1] = dot3(s.A, s.A + 3);
     out.cov[2] = dot3(s.A + 3, s.A + 3) + eps2d;
-    const T inverse = T(1) / s.det;
+    const T inverse = S(1) / s.det;
     out.conic[0] = out.cov[2] * inverse;
     out.conic[1] = -out.cov[1] * inverse;
     out.conic[2] = out.cov[0] * inverse;
     const T ratio = s.det0 * inverse;
-    out.compensation = std::sqrt(ratio > T(kCompensationMinSquared) ? ratio : T(kCompensationMinSquared));
+    const T least = T{} + S(kCompensationMinSquared);
+    out.compensation = sqrt(choose(ratio > least, ratio, least));
 }
 
 template <class T>
@@ -158,36 +165,35 @@ struct ProjectionCotangents {
 
 // Writes v_p [3] (mean in camera space), v_quat [4], v_log_scale [3]; adds to v_W [9] what flows through the covariance.
 template <class T>
-SPLAT_HD void project_vjp(const T* p, const T* quat, const T* log_scale, const Camera<T>& cam, T eps2d,
+SPLAT_HD void project_vjp(const T* p, const T* quat, const T* log_scale, const Camera<Scalar<T>>& cam, Scalar<T> eps2d,
                           const ProjectionCotangents<T>& v, T* v_p, T* v_quat, T* v_log_scale, T* v_W) {
+    using S = Scalar<T>;
     ProjectionTerms<T> s;
     projection_terms(p, quat, log_scale, cam, eps2d, s);
     const T xx0 = dot3(s.A, s.A), xy = dot3(s.A, s.A + 3), yy0 = dot3(s.A + 3, s.A + 3);
     const T xx = xx0 + eps2d, yy = yy0 + eps2d;
-    const T inverse = T(1) / s.det;
+    const T inverse = S(1) / s.det;
     // As a symmetric matrix: xy stands in it twice.
-    T v_xx = v.cov[0], v_xy = T(0.5) * v.cov[1], v_yy = v.cov[2];
+    T v_xx = v.cov[0], v_xy = S(0.5) * v.cov[1], v_yy = v.cov[2];
 
     // compensation^2 = det0 / det; d det = tr(adj(cov) d cov).
     const T ratio = s.det0 * inverse;
-    if (ratio > T(kCompensationMinSquared)) {
-        const T scale = v.compensation / (T(2) * std::sqrt(ratio)) * inverse;
-        v_xx += scale * (yy0 - ratio * yy);
-        v_yy += scale * (xx0 - ratio * xx);
-        v_xy += scale * (-xy + ratio * xy);
-    }
+    const T scale = choose(ratio > S(kCompensationMinSquared), v.compensation / (S(2) * sqrt(ratio)) * inverse, T{});
+    v_xx += scale * (yy0 - ratio * yy);
+    v_yy += scale * (xx0 - ratio * xx);
+    v_xy += scale * (-xy + ratio * xy);
 
     // cov = A A^T + eps2d I: v_A = 2 v_cov A.
     T v_A[6];
     for (int j = 0; j < 3; ++j) {
-        v_A[j] = T(2) * (v_xx * s.A[j] + v_xy * s.A[3 + j]);
-        v_A[3 + j] = T(2) * (v_xy * s.A[j] + v_yy * s.A[3 + j]);
+        v_A[j] = S(2) * (v_xx * s.A[j] + v_xy * s.A[3 + j]);
+        v_A[3 + j] = S(2) * (v_xy * s.A[j] + v_yy * s.A[3 + j]);
     }
 
     // A rows: f/z (N_row - u N_z).
-    const T inverse_z = T(1) / p[2];
+    const T inverse_z = S(1) / p[2];
     const T jx = cam.fx * inverse_z, jy = cam.fy * inverse_z;
-    T v_N[9], v_u[2] = {T(0), T(0)}, v_z = v.depth;
+    T v_N[9], v_u[2] = {T{}, T{}}, v_z = v.depth;
     for (int j = 0; j < 3; ++j) {
         v_N[j] = jx * v_A[j];
         v_N[3 + j] = jy * v_A[3 + j];
@@ -212,7 +218,7 @@ SPLAT_HD void project_vjp(const T* p, const T* quat, const T* log_scale, const C
     // mean2d = f x / z + c, and u = x / z where it was not clamped.
     T v_ratio[2] = {cam.fx * v.mean2d[0], cam.fy * v.mean2d[1]};
     for (int i = 0; i < 2; ++i) {
-        if (s.free[i]) v_ratio[i] += v_u[i];
+        v_ratio[i] += choose(s.free[i], v_u[i], T{});
         v_p[i] = v_ratio[i] * inverse_z;
         v_z -= v_ratio[i] * p[i] * inverse_z * inverse_z;
     }

@@ -28,51 +28,53 @@ constexpr double kSh3_6 = -0.5900435899266435;
 // basis [sh_bases(degree)] at the unit vector dir [3].
 template <class T>
 SPLAT_HD void sh_basis(int degree, const T* dir, T* basis) {
-    basis[0] = T(kSh0);
+    using S = Scalar<T>;
+    basis[0] = T{} + S(kSh0);
     if (degree < 1) return;
     const T x = dir[0], y = dir[1], z = dir[2];
-    basis[1] = T(-kSh1) * y;
-    basis[2] = T(kSh1) * z;
-    basis[3] = T(-kSh1) * x;
+    basis[1] = S(-kSh1) * y;
+    basis[2] = S(kSh1) * z;
+    basis[3] = S(-kSh1) * x;
     if (degree < 2) return;
     const T xx = x * x, yy = y * y, zz = z * z;
-    basis[4] = T(kSh2_0) * x * y;
-    basis[5] = T(kSh2_1) * y * z;
-    basis[6] = T(kSh2_2) * (T(2) * zz - xx - yy);
-    basis[7] = T(kSh2_3) * x * z;
-    basis[8] = T(kSh2_4) * (xx - yy);
+    basis[4] = S(kSh2_0) * x * y;
+    basis[5] = S(kSh2_1) * y * z;
+    basis[6] = S(kSh2_2) * (S(2) * zz - xx - yy);
+    basis[7] = S(kSh2_3) * x * z;
+    basis[8] = S(kSh2_4) * (xx - yy);
     if (degree < 3) return;
-    basis[9] = T(kSh3_0) * y * (T(3) * xx - yy);
-    basis[10] = T(kSh3_1) * x * y * z;
-    basis[11] = T(kSh3_2) * y * (T(4) * zz - xx - yy);
-    basis[12] = T(kSh3_3) * z * (T(2) * zz - T(3) * xx - T(3) * yy);
-    basis[13] = T(kSh3_4) * x * (T(4) * zz - xx - yy);
-    basis[14] = T(kSh3_5) * z * (xx - yy);
-    basis[15] = T(kSh3_6) * x * (xx - T(3) * yy);
+    basis[9] = S(kSh3_0) * y * (S(3) * xx - yy);
+    basis[10] = S(kSh3_1) * x * y * z;
+    basis[11] = S(kSh3_2) * y * (S(4) * zz - xx - yy);
+    basis[12] = S(kSh3_3) * z * (S(2) * zz - S(3) * xx - S(3) * yy);
+    basis[13] = S(kSh3_4) * x * (S(4) * zz - xx - yy);
+    basis[14] = S(kSh3_5) * z * (xx - yy);
+    basis[15] = S(kSh3_6) * x * (xx - S(3) * yy);
 }
 
 // v_dir [3] += d(basis)/d(dir)^T v_basis, the basis taken as polynomials of free x, y, z.
 template <class T>
 SPLAT_HD void sh_basis_vjp(int degree, const T* dir, const T* v, T* v_dir) {
+    using S = Scalar<T>;
     if (degree < 1) return;
     const T x = dir[0], y = dir[1], z = dir[2];
-    T vx = T(-kSh1) * v[3], vy = T(-kSh1) * v[1], vz = T(kSh1) * v[2];
+    T vx = S(-kSh1) * v[3], vy = S(-kSh1) * v[1], vz = S(kSh1) * v[2];
     if (degree >= 2) {
-        const T a4 = T(kSh2_0) * v[4], a5 = T(kSh2_1) * v[5], a6 = T(kSh2_2) * v[6], a7 = T(kSh2_3) * v[7],
-                a8 = T(kSh2_4) * v[8];
-        vx += a4 * y - T(2) * a6 * x + a7 * z + T(2) * a8 * x;
-        vy += a4 * x + a5 * z - T(2) * a6 * y - T(2) * a8 * y;
-        vz += a5 * y + T(4) * a6 * z + a7 * x;
+        const T a4 = S(kSh2_0) * v[4], a5 = S(kSh2_1) * v[5], a6 = S(kSh2_2) * v[6], a7 = S(kSh2_3) * v[7],
+                a8 = S(kSh2_4) * v[8];
+        vx += a4 * y - S(2) * a6 * x + a7 * z + S(2) * a8 * x;
+        vy += a4 * x + a5 * z - S(2) * a6 * y - S(2) * a8 * y;
+        vz += a5 * y + S(4) * a6 * z + a7 * x;
     }
     if (degree >= 3) {
         const T xx = x * x, yy = y * y, zz = z * z;
-        const T a9 = T(kSh3_0) * v[9], a10 = T(kSh3_1) * v[10], a11 = T(kSh3_2) * v[11], a12 = T(kSh3_3) * v[12],
-                a13 = T(kSh3_4) * v[13], a14 = T(kSh3_5) * v[14], a15 = T(kSh3_6) * v[15];
-        vx += T(6) * a9 * x * y + a10 * y * z - T(2) * a11 * x * y - T(6) * a12 * x * z +
-              a13 * (T(4) * zz - T(3) * xx - yy) + T(2) * a14 * x * z + T(3) * a15 * (xx - yy);
-        vy += T(3) * a9 * (xx - yy) + a10 * x * z + a11 * (T(4) * zz - xx - T(3) * yy) - T(6) * a12 * y * z -
-              T(2) * a13 * x * y - T(2) * a14 * y * z - T(6) * a15 * x * y;
-        vz += a10 * x * y + T(8) * a11 * y * z + a12 * (T(6) * zz - T(3) * xx - T(3) * yy) + T(8) * a13 * x * z +
+        const T a9 = S(kSh3_0) * v[9], a10 = S(kSh3_1) * v[10], a11 = S(kSh3_2) * v[11], a12 = S(kSh3_3) * v[12],
+                a13 = S(kSh3_4) * v[13], a14 = S(kSh3_5) * v[14], a15 = S(kSh3_6) * v[15];
+        vx += S(6) * a9 * x * y + a10 * y * z - S(2) * a11 * x * y - S(6) * a12 * x * z +
+              a13 * (S(4) * zz - S(3) * xx - yy) + S(2) * a14 * x * z + S(3) * a15 * (xx - yy);
+        vy += S(3) * a9 * (xx - yy) + a10 * x * z + a11 * (S(4) * zz - xx - S(3) * yy) - S(6) * a12 * y * z -
+              S(2) * a13 * x * y - S(2) * a14 * y * z - S(6) * a15 * x * y;
+        vz += a10 * x * y + S(8) * a11 * y * z + a12 * (S(6) * zz - S(3) * xx - S(3) * yy) + S(8) * a13 * x * z +
               a14 * (xx - yy);
     }
     v_dir[0] += vx;
@@ -82,10 +84,11 @@ SPLAT_HD void sh_basis_vjp(int degree, const T* dir, const T* v, T* v_dir) {
 
 // Unit vector dir [3] from a camera centre [3] to a mean [3]; returns 1 / distance (0 where they coincide: dir = 0).
 template <class T>
-SPLAT_HD T view_direction(const T* mean, const T* center, T* dir) {
+SPLAT_HD T view_direction(const T* mean, const Scalar<T>* center, T* dir) {
+    using S = Scalar<T>;
     for (int i = 0; i < 3; ++i) dir[i] = mean[i] - center[i];
-    const T length = std::sqrt(dot3(dir, dir));
-    const T inverse = length > T(0) ? T(1) / length : T(0);
+    const T length = sqrt(dot3(dir, dir));
+    const T inverse = choose(length > S(0), S(1) / length, T{});
     for (int i = 0; i < 3; ++i) dir[i] *= inverse;
     return inverse;
 }
@@ -100,13 +103,14 @@ SPLAT_HD void view_direction_vjp(const T* dir, T inverse_length, const T* v_dir,
 // colour [3] from sh0 [3] and shN [k, 3].
 template <class T>
 SPLAT_HD void sh_color(int degree, const T* dir, const T* sh0, const T* shN, T* color) {
+    using S = Scalar<T>;
     T basis[16];
     sh_basis(degree, dir, basis);
-    for (int c = 0; c < 3; ++c) color[c] = T(0.5) + basis[0] * sh0[c];
+    for (int c = 0; c < 3; ++c) color[c] = S(0.5) + basis[0] * sh0[c];
     const int k = sh_bases(degree);
     for (int j = 1; j < k; ++j)
         for (int c = 0; c < 3; ++c) color[c] += basis[j] * shN[(j - 1) * 3 + c];
-    for (int c = 0; c < 3; ++c) color[c] = color[c] > T(0) ? color[c] : T(0);
+    for (int c = 0; c < 3; ++c) color[c] = choose(color[c] > S(0), color[c], T{});
 }
 
 // Writes v_sh0 [3] and v_shN [sh_bases(degree) - 1, 3], adds to v_dir [3]. color is the forward result: where it was
@@ -114,10 +118,11 @@ SPLAT_HD void sh_color(int degree, const T* dir, const T* sh0, const T* shN, T* 
 template <class T>
 SPLAT_HD void sh_color_vjp(int degree, const T* dir, const T* shN, const T* color, const T* v_color, T* v_sh0, T* v_shN,
                            T* v_dir) {
+    using S = Scalar<T>;
     T basis[16], v_basis[16], v[3];
     sh_basis(degree, dir, basis);
     for (int c = 0; c < 3; ++c) {
-        v[c] = color[c] > T(0) ? v_color[c] : T(0);
+        v[c] = choose(color[c] > S(0), v_color[c], T{});
         v_sh0[c] = basis[0] * v[c];
     }
     const int k = sh_bases(degree);

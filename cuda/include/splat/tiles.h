@@ -10,24 +10,26 @@ inline namespace SPLAT_LEVEL {
 
 // The ellipse in which alpha >= kAlphaMin, prepared so that a pixel row's interval costs one square root:
 // at height dy from the centre, |dx + shear * dy| <= sqrt(reach - drop * dy^2).
+template <class T>
 struct Ellipse {
-    float x, y;              // centre, px
-    float half_x, half_y;    // half sides of its bounding box, px
-    float shear;             // b / a
-    float reach, drop;       // level / a in px^2, det(conic) / a^2
+    T x, y;              // centre, px
+    T half_x, half_y;    // half sides of its bounding box, px
+    T shear;             // b / a
+    T reach, drop;       // level / a in px^2, det(conic) / a^2
 };
 
-// Level of the ellipse, 2 ln(opacity / kAlphaMin), enlarged by a rounding allowance; negative if it is nowhere visible.
-SPLAT_HD float ellipse_level(float opacity) {
-    if (!(opacity >= kAlphaMin)) return -1.0f;
-    return 2.0f * logf(opacity * 255.0f) * 1.0001f + 1e-4f;
+// Level of the ellipse, 2 ln(opacity / kAlphaMin), enlarged by a rounding allowance. Only where opacity >= kAlphaMin.
+template <class T>
+SPLAT_HD T ellipse_level(T log2_opacity) {
+    return (log2_opacity - float(kLog2AlphaMin)) * float(2.0 * kLn2 * 1.0001) + 1e-4f;
 }
 
-SPLAT_HD Ellipse make_ellipse(const float* mean2d, const float* cov, const float* conic, float level) {
-    Ellipse e;
+template <class T>
+SPLAT_HD Ellipse<T> make_ellipse(const T* mean2d, const T* cov, const T* conic, T level) {
+    Ellipse<T> e;
     e.x = mean2d[0], e.y = mean2d[1];
-    e.half_x = sqrtf(level * cov[0]), e.half_y = sqrtf(level * cov[2]);
-    const float inverse_a = 1.0f / conic[0];
+    e.half_x = sqrt(level * cov[0]), e.half_y = sqrt(level * cov[2]);
+    const T inverse_a = 1.0f / conic[0];
     e.shear = conic[1] * inverse_a;
     e.reach = level * inverse_a;
     e.drop = inverse_a / cov[2];  // det(conic) / a^2 = 1 / (a yy), because a = yy / det(cov)
@@ -35,9 +37,10 @@ SPLAT_HD Ellipse make_ellipse(const float* mean2d, const float* cov, const float
 }
 
 // Does the bounding box meet the image? False for anything not finite.
-SPLAT_HD bool box_meets_image(const Ellipse& e, int width, int height) {
-    return e.x + e.half_x >= 0.0f && e.x - e.half_x <= float(width) && e.y + e.half_y >= 0.0f &&
-           e.y - e.half_y <= float(height) && e.half_x < 1e9f && e.half_y < 1e9f;
+template <class T>
+SPLAT_HD Mask<T> box_meets_image(const Ellipse<T>& e, int width, int height) {
+    return (e.x + e.half_x >= 0.0f) & (e.x - e.half_x <= float(width)) & (e.y + e.half_y >= 0.0f) &
+           (e.y - e.half_y <= float(height)) & (e.half_x < 1e9f) & (e.half_y < 1e9f);
 }
 
 // Pixel-centre tolerance: bounds are widened by it, so that no pixel that passes the alpha test is ever missed.
@@ -48,7 +51,7 @@ SPLAT_HD int clamp_to_int(float value, int lo, int hi) {
 }
 
 // Tile rows [first, last) that hold a pixel centre inside the box.
-SPLAT_HD void tile_rows(const Ellipse& e, int tiles_y, int* first, int* last) {
+SPLAT_HD void tile_rows(const Ellipse<float>& e, int tiles_y, int* first, int* last) {
     // A tile row ty holds the centres ty*16 + 0.5 ... ty*16 + 15.5.
     const float top = e.y - e.half_y - kBoundSlack, bottom = e.y + e.half_y + kBoundSlack;
     *first = clamp_to_int(ceilf((top - (kTile - 0.5f)) / kTile), 0, tiles_y);
@@ -56,7 +59,7 @@ SPLAT_HD void tile_rows(const Ellipse& e, int tiles_y, int* first, int* last) {
 }
 
 // Tiles [first, last) of tile row ty that the ellipse reaches; dy_right is the height at which its rightmost point lies.
-SPLAT_HD void tile_span(const Ellipse& e, float dy_right, int ty, int tiles_x, int* first, int* last) {
+SPLAT_HD void tile_span(const Ellipse<float>& e, float dy_right, int ty, int tiles_x, int* first, int* last) {
     float lo = float(ty * kTile) + 0.5f - e.y, hi = lo + float(kTile - 1);
     lo = lo < -e.half_y ? -e.half_y : lo;
     hi = hi > e.half_y ? e.half_y : hi;
