@@ -11,8 +11,8 @@
 #include <new>
 
 #include "../include/splat/projection.h"
-#include "bin.h"
 #include "kernels.h"
+#include "sort.h"
 
 namespace splat {
 namespace {
@@ -86,7 +86,7 @@ using namespace splat;
 struct splat_workspace {
     Frame frame;
     Buffer<Record> records;
-    Buffer<uint32_t> pair_begin, order, tile_begin;
+    Buffer<uint32_t> pair_begin, listed, order, tile_begin;
     Buffer<LaneMask> entry_lanes, slot_lanes;
     Buffer<uint32_t> keys, scratch_keys, scratch_order, slot_tile, counts;
     Buffer<Entry> entries;
@@ -97,7 +97,7 @@ struct splat_workspace {
     double seconds[kStages] = {};
 
     int64_t bytes() const {
-        return int64_t(records.bytes() + pair_begin.bytes() + order.bytes() + tile_begin.bytes() + entry_lanes.bytes() +
+        return int64_t(records.bytes() + pair_begin.bytes() + listed.bytes() + order.bytes() + tile_begin.bytes() + entry_lanes.bytes() +
                        slot_lanes.bytes() + keys.bytes() + scratch_keys.bytes() + scratch_order.bytes() +
                        slot_tile.bytes() + counts.bytes() + entries.bytes() + slots.bytes() + slot_weight.bytes() +
                        tile_T.bytes() + tile_depth.bytes() + tile_weight.bytes() + tile_background.bytes() +
@@ -154,6 +154,7 @@ int splat_cpu_forward(splat_workspace* ws, const splat_gaussians* g, const splat
     const size_t n = size_t(f.n), tiles = size_t(f.tiles_x) * size_t(f.tiles_y);
     f.records = ws->records.reserve(n);
     f.pair_begin = ws->pair_begin.reserve(n + 1);
+    f.listed = ws->listed.reserve(n * kListed);
     f.order = ws->order.reserve(n);
     f.tile_begin = ws->tile_begin.reserve(tiles + 1);
     f.tile_T = ws->tile_T.reserve(tiles * kTilePixels);
@@ -177,7 +178,7 @@ int splat_cpu_forward(splat_workspace* ws, const splat_gaussians* g, const splat
     f.slot_lanes = ws->slot_lanes.reserve(pairs);
     if (aux->blend_weight) f.slot_weight = ws->slot_weight.reserve(pairs);
     sort_by_depth(f, aux->depths, ws->keys.reserve(n), ws->scratch_keys.reserve(n), ws->scratch_order.reserve(n));
-    bin_tiles(f, ws->slot_tile.reserve(pairs), ws->counts.reserve(size_t(threads) * tiles), threads);
+    kernels.bin(f, ws->slot_tile.reserve(pairs), ws->counts.reserve(size_t(threads) * tiles), threads);
     const double binned = now();
 
     kernels.blend(*view, f, *image, aux->blend_weight != nullptr, threads);

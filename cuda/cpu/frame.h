@@ -11,6 +11,7 @@ constexpr int kTilePixels = 256;
 constexpr int kSlotFloats = 12;       // see Slot
 constexpr int kPoseFloats = 12;       // v_W [9], v_t [3]
 constexpr int64_t kPoseChunk = 512;   // Gaussians whose pose gradients are summed before the chunks are
+constexpr int kListed = 8;            // tiles of a Gaussian that the projection keeps for the binning
 
 // One visible Gaussian as the blend loop reads it: one cache line.
 struct alignas(64) Record {
@@ -41,6 +42,7 @@ struct Frame {
     int width = 0, height = 0, tiles_x = 0, tiles_y = 0;
     Record* records = nullptr;        // [n], valid where visible
     uint32_t* pair_begin = nullptr;   // [n + 1] first slot of each Gaussian
+    uint32_t* listed = nullptr;       // [n, kListed] tiles of the Gaussians that reach no more than so many
     uint32_t* order = nullptr;        // [n_visible] Gaussians with pairs, front to back
     uint32_t* tile_begin = nullptr;   // [tiles + 1] first entry of each tile
     Entry* entries = nullptr;         // [n_pairs]
@@ -59,7 +61,7 @@ struct Frame {
 inline namespace SPLAT_LEVEL {
 
 // Calls visit(tile) for each tile that the Gaussian of a record reaches, row by row. It counts pairs in the projection and
-// lists them when binning, so both must see the same numbers: everything comes from the record.
+// lists those of large Gaussians when binning, so both must see the same numbers: everything comes from the record.
 template <class F>
 static inline void for_reached_tiles(const Record& record, const Frame& frame, F&& visit) {
     const Ellipse<float> e = {record.x,     record.y,     record.half_x, record.half_y,

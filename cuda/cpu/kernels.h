@@ -13,6 +13,8 @@ struct Kernels {
 
     // Fills records, pair counts (in pair_begin[i]) and the per-Gaussian outputs of `aux`.
     void (*project)(const splat_gaussians&, const splat_view&, Frame&, splat_aux&, int threads);
+    // Lists the Gaussians of each tile front to back, once the counts are summed and the order is known.
+    void (*bin)(Frame&, uint32_t* slot_tile, uint32_t* counts, int threads);
     // Blends every tile front to back.
     void (*blend)(const splat_view&, Frame&, splat_image&, bool with_weight, int threads);
     // Blends back to front and fills slots and tile_background.

@@ -1,5 +1,6 @@
 // Compiled once per instruction set with SPLAT_LEVEL=<name> and the flags of that set; see CMakeLists.txt.
 #include "adam.h"
+#include "bin.h"
 #include "blend.h"
 #include "project.h"
 #include "ssim.h"
@@ -23,8 +24,8 @@ static void exp2_loop(const float* x, float* out, int64_t count) {
 
 const Kernels& SPLAT_JOIN(kernels_, SPLAT_LEVEL)() {
     static const Kernels table = {
-        SPLAT_STRING(SPLAT_LEVEL), kLanes,         project_loop, blend_loop, blend_vjp_loop, project_vjp_loop,
-        ssim_loop,                 ssim_vjp_loop, adam_loop,    exp2_loop};
+        SPLAT_STRING(SPLAT_LEVEL), kLanes,    project_loop,  bin_loop,  blend_loop, blend_vjp_loop,
+        project_vjp_loop,          ssim_loop, ssim_vjp_loop, adam_loop, exp2_loop};
     return table;
 }
 

@@ -169,7 +169,11 @@ static void project_loop(const splat_gaussians& g, const splat_view& view, Frame
             aux.depths[i] = record.depth;
             aux.radii[i] = std::max(record.half_x, record.half_y);
             uint32_t pairs = 0;
-            for_reached_tiles(record, frame, [&](uint32_t) { ++pairs; });
+            uint32_t* listed = frame.listed + kListed * i;
+            for_reached_tiles(record, frame, [&](uint32_t tile) {
+                if (pairs < kListed) listed[pairs] = tile;
+                ++pairs;
+            });
             frame.pair_begin[i] = pairs;
         }
     }
