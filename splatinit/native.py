@@ -9,10 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import weakref
 from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from . import __path__ as PACKAGE_PATH
 from .errors import BackendError, ConfigError, NotBuilt, OutOfMemory, ShapeError
@@ -216,6 +219,26 @@ def pointer(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> int:
             f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}{layout}."
         )
     return tensor.data_ptr()
+
+
+_spare: dict[tuple[int, ...], list[np.ndarray]] = {}  # arrays of one length
+
+
+def recycled(shape: tuple[int, ...]) -> torch.Tensor:
+    """An uninitialised float32 tensor in memory that earlier ones of the same shape have given back.
+
+    Gradients of many Gaussians are too large for the C library to keep: each step would get fresh pages from the system
+    and fault them in one by one. The memory is given back when the last tensor that looks at it is gone.
+    """
+    import torch
+
+    if any(other[0] != shape[0] for other in _spare):
+        _spare.clear()  # they are of a number of Gaussians that is past
+    kept = _spare.setdefault(shape, [])
+    memory = kept.pop() if kept else np.empty(shape, np.float32)
+    lent = memory.view()  # an object of its own for this tensor, whose end tells
+    weakref.finalize(lent, kept.append, memory).atexit = False
+    return torch.from_numpy(lent)
 
 
 class Workspace:

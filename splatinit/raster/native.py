@@ -132,7 +132,7 @@ class _Rasterize(torch.autograd.Function):
         if v_rgb is None:
             v_rgb = torch.zeros(height, width, 3)
         v_rgb, v_alpha, v_depth = (None if v is None else v.contiguous() for v in (v_rgb, v_alpha, v_depth))
-        gradients = [torch.empty_like(tensor) for tensor in tensors[:6]]
+        gradients = [native.recycled(tuple(tensor.shape)) for tensor in tensors[:6]]
         v_background = torch.empty(3) if ctx.needs_input_grad[6] else None
         v_viewmat = torch.empty(4, 4) if ctx.needs_input_grad[7] else None
         aux = call.aux
