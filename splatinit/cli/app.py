@@ -20,6 +20,27 @@ from .. import __version__, environment
 from ..errors import ConfigError, NoPoses, SplatinitError
 from ..io.atomic import HINTS
 from .console import Stopped, make_console, watched
+from .options import (
+    BackendOption,
+    ConfigOption,
+    DownscaleOption,
+    FormatOption,
+    FpsOption,
+    FramesOption,
+    InitOption,
+    MasksOption,
+    MaxSizeOption,
+    OutOption,
+    OutsideOption,
+    PairSceneArgument,
+    SceneArgument,
+    SeedOption,
+    SettingsArgument,
+    StepsOption,
+    TargetArgument,
+    reading_settings,
+    run_settings,
+)
 
 if TYPE_CHECKING:
     from ..config import RunConfig
@@ -60,138 +81,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-# ------------------------------------------------------------------------------------------------- shared parameters
-SceneArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="SCENE",
-        show_default=False,
-        help="Folder of photos, a video, or a scene with poses: COLMAP, nerfstudio, instant-ngp, Blender, LLFF, IDR or "
-        "NeuS, … ([cyan]splatinit list[/] shows all). The format is detected and said.",
-    ),
-]
-SettingsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        show_default=False,
-        help="Any setting, e.g. [cyan]init.count=50000 train.ssim_weight=0.1[/]. "
-        "[cyan]splatinit list --settings[/] shows them all.",
-    ),
-]
-InitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--init",
-        "-i",
-        metavar="NAME",
-        show_default="sfm",
-        help="Where the Gaussians start: [cyan]sfm[/] (the points that structure from motion left), [cyan]random[/], … "
-        "Short for [cyan]init.name=NAME[/].",
-    ),
-]
-ConfigOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="PRESET",
-        show_default=False,
-        help="A preset by name ([cyan]splatinit list[/]) or a YAML file, such as another run's config.yaml. May be "
-        "repeated; later ones win, and KEY=VALUE wins over all.",
-    ),
-]
-OutOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        "-o",
-        metavar="DIR",
-        show_default="runs/<scene>-<init>",
-        help="Run folder. One that holds an unfinished run of the same settings is resumed; one of other settings is "
-        "refused, never mixed.",
-    ),
-]
-MaxSizeOption = Annotated[
-    int | None,
-    typer.Option(
-        "--max-size", metavar="PX", show_default="1600", help="Reduce photos whose longer side is larger than this."
-    ),
-]
-DownscaleOption = Annotated[
-    float | None,
-    typer.Option(
-        "--downscale",
-        metavar="N",
-        show_default=False,
-        help="Reduce photos by this factor instead (a folder images_N is used where it exists).",
-    ),
-]
-FormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="NAME",
-        show_default="detected",
-        help="Read the scene as this, where its folder holds several descriptions.",
-    ),
-]
-MasksOption = Annotated[
-    str | None,
-    typer.Option(
-        "--masks",
-        metavar="USE",
-        show_default="as the format has it",
-        help="What masked pixels are: [cyan]ignore[/] (unknown, never looked at), [cyan]alpha[/] (transparent, the "
-        "object stands alone), or [cyan]off[/] (masks are not read).",
-    ),
-]
-FramesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--frames", metavar="N", show_default=False, help="Of a video: take the sharpest frame of each of N windows."
-    ),
-]
-FpsOption = Annotated[
-    float | None,
-    typer.Option("--fps", metavar="X", show_default="2", help="Of a video: take so many frames a second instead."),
-]
-OutsideOption = Annotated[
-    bool,
-    typer.Option("--allow-outside", help="Let the scene's files name images outside its folder; off for safety."),
-]
-StepsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--steps",
-        metavar="N",
-        show_default="7000",
-        help="Training steps. All schedules are fractions of them. 30 000 is the field's full length.",
-    ),
-]
-SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", metavar="N", show_default="0", help="Same seed, same splat.ply, bit for bit."),
-]
-BackendOption = Annotated[
-    str | None,
-    typer.Option(
-        "--backend", metavar="NAME", show_default="cpu", help="Rasterizer: [cyan]cpu[/] (native), [cyan]reference[/] …"
-    ),
-]
-PairSceneArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="SCENE",
-        show_default=False,
-        help="The scene. Not needed for a run folder, which knows its own.",
-    ),
-]
-TargetArgument = Annotated[
-    Path, typer.Argument(metavar="RUN_OR_PLY", show_default=False, help="A run folder, or any 3DGS splat.ply.")
-]
-
 
 # ------------------------------------------------------------------------------------------------------------ errors
 def command(name: str, panel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -269,8 +158,8 @@ def run(
     --config).
     """
     options = [
-        *_reading(max_size, downscale, format, masks, frames, fps, allow_outside),
-        *_options(init=init, steps=steps, seed=seed, backend=backend),
+        *reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside),
+        *run_settings(init=init, steps=steps, seed=seed, backend=backend),
     ]
     _run_and_show(scene, out, _config(config, options, settings))
 
@@ -312,8 +201,8 @@ def init(
     from .. import pipeline
     from .tables import show_start
 
-    reading = _reading(max_size, downscale, format, masks, frames, fps, allow_outside)
-    chosen = _config(config, [*reading, *_options(init=init, seed=seed)], settings)
+    reading = reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside)
+    chosen = _config(config, [*reading, *run_settings(init=init, seed=seed)], settings)
     result, _ = watched(
         lambda progress, stop: pipeline.start(scene, out, config=chosen, with_images=images, progress=progress),
     )
@@ -360,8 +249,8 @@ def train(
 
     points = start_file(start)
     options = [
-        *_reading(max_size, downscale, format, masks, frames, fps, allow_outside),
-        *_options(init="file", steps=steps, seed=seed, backend=backend),
+        *reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside),
+        *run_settings(init="file", steps=steps, seed=seed, backend=backend),
         f"init.path={points.resolve()}",
     ]
     stem = start.resolve().stem if start.is_file() and start.stem != "points" else _run_name(points)
@@ -406,8 +295,8 @@ def evaluate(
     from .tables import show_scores
 
     scene, settings = _scene_or_setting(scene, settings)
-    reading = _reading(max_size, downscale, format, masks, allow_outside=allow_outside)
-    typed = [*reading, *_options(backend=backend), *(settings or [])]
+    reading = reading_settings(max_size, downscale, format, masks, allow_outside=allow_outside)
+    typed = [*reading, *run_settings(backend=backend), *(settings or [])]
     into_run = target.is_dir() and out is None
     if into_run and (typed or config or scene):
         raise ConfigError(
@@ -479,7 +368,7 @@ def render(
     from .rendering import render_to_files
     from .tables import show_files
 
-    chosen = _saved_or_new_config(target, None, _options(backend=backend))
+    chosen = _saved_or_new_config(target, None, run_settings(backend=backend))
 
     def work(progress: Any, stop: Any) -> Any:
         gaussians = _load_gaussians(target)
@@ -566,7 +455,7 @@ def check(
     from ..io.atomic import write_json
     from .checking import show_check
 
-    reading = _reading(max_size, downscale, format, masks, frames, fps, allow_outside)
+    reading = reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside)
     chosen = _config(None, reading, settings)
     report, _ = watched(lambda progress, stop: check_scene(scene, chosen.data, progress=progress))
     if json == "-":
@@ -620,7 +509,7 @@ def convert(
     from ..convert import convert as convert_scene
     from .tables import show_converted
 
-    reading = _reading(max_size, downscale, format, masks, frames, fps, allow_outside)
+    reading = reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside)
     is_run = (scene / "config.yaml").is_file()
     if is_run and (reading or settings or pose):
         raise ConfigError(
@@ -678,36 +567,6 @@ def doctor() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- plumbing
-def _reading(
-    max_size: int | None = None,
-    downscale: float | None = None,
-    format: str | None = None,
-    masks: str | None = None,
-    frames: int | None = None,
-    fps: float | None = None,
-    allow_outside: bool = False,
-) -> list[str]:
-    """The options about reading that are short for settings, as key=value."""
-    named = {
-        "max_size": max_size,
-        "downscale": downscale,
-        "format": format,
-        "masks": masks,
-        "frames": frames,
-        "fps": fps,
-        "allow_outside": "true" if allow_outside else None,
-    }
-    return [f"data.{key}={value}" for key, value in named.items() if value is not None]
-
-
-def _options(
-    *, init: str | None = None, steps: int | None = None, seed: int | None = None, backend: str | None = None
-) -> list[str]:
-    """The options about the run that are short for settings, as key=value."""
-    named = {"init.name": init, "train.steps": steps, "seed": seed, "raster.backend": backend}
-    return [f"{key}={value}" for key, value in named.items() if value is not None]
-
-
 def _config(presets: Sequence[str] | None, options: Sequence[str], settings: Sequence[str] | None) -> RunConfig:
     from ..config import build_config, load_preset, parse_overrides
 

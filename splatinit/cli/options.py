@@ -1,0 +1,168 @@
+"""Arguments and options that several commands share, and the settings that the options are short for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SceneArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SCENE",
+        show_default=False,
+        help="Folder of photos, a video, or a scene with poses: COLMAP, nerfstudio, instant-ngp, Blender, LLFF, IDR or "
+        "NeuS, … ([cyan]splatinit list[/] shows all). The format is detected and said.",
+    ),
+]
+SettingsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="Any setting, e.g. [cyan]init.count=50000 train.ssim_weight=0.1[/]. "
+        "[cyan]splatinit list --settings[/] shows them all.",
+    ),
+]
+InitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        "-i",
+        metavar="NAME",
+        show_default="sfm",
+        help="Where the Gaussians start: [cyan]sfm[/] (the points that structure from motion left), [cyan]random[/], … "
+        "Short for [cyan]init.name=NAME[/].",
+    ),
+]
+ConfigOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="PRESET",
+        show_default=False,
+        help="A preset by name ([cyan]splatinit list[/]) or a YAML file, such as another run's config.yaml. May be "
+        "repeated; later ones win, and KEY=VALUE wins over all.",
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        show_default="runs/<scene>-<init>",
+        help="Run folder. One that holds an unfinished run of the same settings is resumed; one of other settings is "
+        "refused, never mixed.",
+    ),
+]
+MaxSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-size", metavar="PX", show_default="1600", help="Reduce photos whose longer side is larger than this."
+    ),
+]
+DownscaleOption = Annotated[
+    float | None,
+    typer.Option(
+        "--downscale",
+        metavar="N",
+        show_default=False,
+        help="Reduce photos by this factor instead (a folder images_N is used where it exists).",
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        show_default="detected",
+        help="Read the scene as this, where its folder holds several descriptions.",
+    ),
+]
+MasksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--masks",
+        metavar="USE",
+        show_default="as the format has it",
+        help="What masked pixels are: [cyan]ignore[/] (unknown, never looked at), [cyan]alpha[/] (transparent, the "
+        "object stands alone), or [cyan]off[/] (masks are not read).",
+    ),
+]
+FramesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--frames", metavar="N", show_default=False, help="Of a video: take the sharpest frame of each of N windows."
+    ),
+]
+FpsOption = Annotated[
+    float | None,
+    typer.Option("--fps", metavar="X", show_default="2", help="Of a video: take so many frames a second instead."),
+]
+OutsideOption = Annotated[
+    bool,
+    typer.Option("--allow-outside", help="Let the scene's files name images outside its folder; off for safety."),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        metavar="N",
+        show_default="7000",
+        help="Training steps. All schedules are fractions of them. 30 000 is the field's full length.",
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", show_default="0", help="Same seed, same splat.ply, bit for bit."),
+]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backend", metavar="NAME", show_default="cpu", help="Rasterizer: [cyan]cpu[/] (native), [cyan]reference[/] …"
+    ),
+]
+PairSceneArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="SCENE",
+        show_default=False,
+        help="The scene. Not needed for a run folder, which knows its own.",
+    ),
+]
+TargetArgument = Annotated[
+    Path, typer.Argument(metavar="RUN_OR_PLY", show_default=False, help="A run folder, or any 3DGS splat.ply.")
+]
+
+
+def reading_settings(
+    max_size: int | None = None,
+    downscale: float | None = None,
+    format: str | None = None,
+    masks: str | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
+    allow_outside: bool = False,
+) -> list[str]:
+    """The options about reading that are short for settings, as key=value."""
+    named = {
+        "max_size": max_size,
+        "downscale": downscale,
+        "format": format,
+        "masks": masks,
+        "frames": frames,
+        "fps": fps,
+        "allow_outside": "true" if allow_outside else None,
+    }
+    return [f"data.{key}={value}" for key, value in named.items() if value is not None]
+
+
+def run_settings(
+    *, init: str | None = None, steps: int | None = None, seed: int | None = None, backend: str | None = None
+) -> list[str]:
+    """The options about the run that are short for settings, as key=value."""
+    named = {"init.name": init, "train.steps": steps, "seed": seed, "raster.backend": backend}
+    return [f"{key}={value}" for key, value in named.items() if value is not None]
