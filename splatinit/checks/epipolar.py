@@ -28,8 +28,9 @@ _MATCHES_A_PAIR = 60  # in the search: enough for a median, and rich pairs do no
 _EXPLAINS = 0.35  # of the error that may remain for a mistake to be named
 _TIE = 1.1  # the earlier, simpler explanation wins unless a later one is better by this factor
 _PAIR_FITS = 0.5  # share of a pair's matches that agree
-_BAD_SHARE = 0.65  # of a photo's pairs that do not fit, for its pose to be wrong
+_BAD_SHARE = 0.65  # of a photo's pairs (by weight) that do not fit, for its pose to be wrong
 _FEWEST_BAD = 2
+_FULL_WEIGHT = 100  # matches; between photos far apart, a few dozen may agree with each other by chance
 _IN_FRONT = 0.5  # share of the matches that lie in front of both cameras
 # Where the poses fit, a lens may still be off: many scenes hide a wrong focal length behind their depth. Measured on
 # five scenes with good lenses, no factor and no shift of half a pixel took 2 % off the error.
@@ -415,18 +416,23 @@ def pair_shares(seen: Observed, error: np.ndarray, limit: float) -> np.ndarray:
     return np.bincount(seen.pair, weights=error < limit, minlength=len(seen.a)) / np.maximum(count, 1)
 
 
-def bad_photos(n: int, a: np.ndarray, b: np.ndarray, fits: np.ndarray) -> list[int]:
+def bad_photos(n: int, a: np.ndarray, b: np.ndarray, fits: np.ndarray, matches: np.ndarray) -> list[int]:
     """Photos whose pairs do not fit although their partners' other pairs do, worst first.
 
-    A bad photo spoils the pairs of its good neighbours, so the worst is taken out with all its pairs, then the next.
+    A bad photo spoils the pairs of its good neighbours, so the worst is taken out with all its pairs, then the next. A
+    pair counts by its ``matches`` [p]: one rich pair that fits speaks for a pose louder than two poor ones against it.
     """
+    weight = np.minimum(matches, _FULL_WEIGHT).astype(np.float64)
     alive = np.ones(len(a), bool)
     found: list[int] = []
     while True:
-        total = np.bincount(a[alive], minlength=n) + np.bincount(b[alive], minlength=n)
         bad = alive & ~fits
+        total, against = (
+            np.bincount(a[some], weight[some], minlength=n) + np.bincount(b[some], weight[some], minlength=n)
+            for some in (alive, bad)
+        )
         wrong = np.bincount(a[bad], minlength=n) + np.bincount(b[bad], minlength=n)
-        share = wrong / np.maximum(total, 1)
+        share = against / np.maximum(total, 1)
         share[(wrong < _FEWEST_BAD) | (share < _BAD_SHARE)] = 0
         if not share.any():
             return found
@@ -497,11 +503,11 @@ def examine(
         )
         return [Finding("epipolar", "matches", FAIL, text, expected, advice, values)], False
     findings = [Finding("epipolar", "matches", OK, text, expected, "", values), *_finer(seen, median, scale)]
-    bad = bad_photos(len(names), seen.a, seen.b, fits)
+    bad = bad_photos(len(names), seen.a, seen.b, fits, np.array([len(pair) for pair in pairs]))
     expected = "poses that fit all their neighbours"
     shown = tuple(names[i] for i in bad)
     if bad:
-        text = f"{len(bad)} of {len(names)} compared photos fit none of their neighbours: {listed(shown)}"
+        text = f"{len(bad)} of {len(names)} compared photos do not fit their neighbours: {listed(shown)}"
         advice = "Leave these photos out, or pose them anew; they blur what the others agree on."
         findings.append(Finding("single_poses", "matches", WARN, text, expected, advice, {"bad": len(bad)}, shown))
     else:

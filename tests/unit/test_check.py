@@ -317,9 +317,14 @@ def test_one_bad_pose_is_named_and_its_neighbours_are_not(pairs):
 
 def test_bad_photos_need_two_witnesses_and_spare_their_partners():
     a, b = np.array([0, 0, 1, 1, 2, 3]), np.array([1, 2, 2, 3, 3, 4])
-    assert epipolar.bad_photos(5, a, b, np.array([False, True, False, False, True, True])) == [1]
-    assert epipolar.bad_photos(5, a, b, np.array([True, True, True, True, True, False])) == []
-    assert epipolar.bad_photos(3, np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool)) == []
+    rich = np.full(6, 200)
+    assert epipolar.bad_photos(5, a, b, np.array([False, True, False, False, True, True]), rich) == [1]
+    assert epipolar.bad_photos(5, a, b, np.array([True, True, True, True, True, False]), rich) == []
+    assert epipolar.bad_photos(3, np.zeros(0, int), np.zeros(0, int), np.zeros(0, bool), np.zeros(0, int)) == []
+    # Three poor pairs against one rich one: matches between photos far apart, that agree by chance.
+    a, b = np.array([0, 1, 1, 1]), np.array([1, 2, 3, 4])
+    assert epipolar.bad_photos(5, a, b, np.array([True, False, False, False]), np.array([297, 40, 53, 28])) == []
+    assert epipolar.bad_photos(5, a, b, np.array([True, False, False, False]), np.array([40, 40, 53, 28])) == [1]
 
 
 def test_too_few_pairs_are_said(pairs):
