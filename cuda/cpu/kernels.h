@@ -1,4 +1,4 @@
-// The loops that are compiled once per instruction set, as a table of functions. dispatch.cpp picks a table.
+// The loops that are compiled once per instruction set, as a table of functions. api.cpp picks a table.
 #pragma once
 
 #include "../include/splat/api.h"

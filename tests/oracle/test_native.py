@@ -58,6 +58,27 @@ def test_every_vjp_equals_finite_differences(tmp_path: Path) -> None:
     assert result.stdout.count(" ok") == len(result.stdout.splitlines()) >= 15
 
 
+FLAGS = {  # of CMakeLists.txt
+    "generic": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw"],
+}
+
+
+@pytest.mark.parametrize("level", runnable_levels())
+def test_vector_functions_keep_their_error_bounds(level: str, tmp_path: Path) -> None:
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler on this machine")
+    program, tests = tmp_path / "simd", ROOT / "cuda" / "tests"
+    # -w: GCC 12 warns about its own header for AVX-512 (bug 105593).
+    flags = ["-std=gnu++17", "-O1", "-ffp-contract=off", "-w", *FLAGS[level], "-I", str(ROOT / "cuda" / "include")]
+    subprocess.run([compiler, *flags, str(tests / "simd.cpp"), "-o", str(program)], check=True)
+    result = subprocess.run([str(program)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("ok\n") == len(result.stdout.splitlines()) == 6
+
+
 @pytest.mark.parametrize("level", runnable_levels())
 def test_exponential_keeps_its_error_bound(level: str, restore_simd: None) -> None:
     native.set_simd(level)
