@@ -36,13 +36,10 @@ def l1_dssim(
     if native.available() and rgb.device.type == "cpu" and rgb.dtype == target.dtype == torch.float32:
         return _FusedL1Dssim.apply(rgb.contiguous(), target.contiguous(), ssim_weight, counts)
     if counts is not None:
-        rgb, target = _only(rgb, counts), target * counts
+        # Whatever it is there: the colour of an unknown pixel need not be finite.
+        rgb = torch.where(counts > 0, rgb, torch.zeros((), dtype=rgb.dtype, device=rgb.device))
+        target = target * counts
     return l1_dssim_torch(rgb, target, ssim_weight)
-
-
-def _only(rgb: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """``rgb``, 0 where it does not count, whatever it is there: the colour of an unknown pixel need not be finite."""
-    return torch.where(counts > 0, rgb, torch.zeros((), dtype=rgb.dtype, device=rgb.device))
 
 
 class _FusedL1Dssim(torch.autograd.Function):
@@ -52,13 +49,9 @@ class _FusedL1Dssim(torch.autograd.Function):
     def forward(
         ctx, rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float, counts: torch.Tensor | None
     ) -> torch.Tensor:
-        if counts is not None:
-            rgb, target = _only(rgb, counts), target * counts
-        loss, v_rgb = native.l1_dssim(rgb, target, ssim_weight)
-        if counts is not None:
-            v_rgb.mul_(counts)
+        loss, v_rgb = native.l1_dssim(rgb, target, ssim_weight, counts)
         ctx.save_for_backward(v_rgb)
-        return loss
+        return torch.tensor(loss, dtype=torch.float32)
 
     @staticmethod
     def backward(ctx, v_loss: torch.Tensor):

@@ -28,6 +28,9 @@ LIBRARY_FOLDERS = [Path(folder) / "_lib" for folder in PACKAGE_PATH]
 OK, OUT_OF_MEMORY, BAD_ARGUMENT, TOO_MANY_PAIRS = 0, -1, -2, -3
 
 
+STAGES = ("project", "sort_and_bin", "blend", "loss", "blend_vjp", "project_vjp")  # of Workspace.timings
+
+
 # The structs of cuda/include/splat/api.h, field by field.
 class GaussiansArg(Structure):
     _fields_ = [
@@ -72,6 +75,16 @@ class GradientsArg(Structure):
             "means2d",
             "means2d_abs",
         )
+    ]
+
+
+class AdamArg(Structure):
+    _fields_ = [
+        *((name, c_void_p * 6) for name in ("param", "exp_avg", "exp_avg_sq")),
+        ("lr", c_double * 6),
+        *((name, c_double) for name in ("beta1", "beta2", "eps")),
+        ("step", c_int64),
+        *((name, c_int32) for name in ("only_touched", "sh_degree_grows")),
     ]
 
 
@@ -122,11 +135,15 @@ def library() -> ctypes.CDLL:
             c_int,
             [c_void_p, *map(POINTER, (GaussiansArg, ViewArg, ImageArg, AuxArg, FrameInfo))],
         ),
-        "splat_cpu_backward": (c_int, [c_void_p, *map(POINTER, (GaussiansArg, ViewArg, ImageArg, GradientsArg))]),
+        "splat_cpu_backward": (
+            c_int,
+            [c_void_p, *map(POINTER, (GaussiansArg, ViewArg, ImageArg, GradientsArg, AdamArg))],
+        ),
+        "splat_cpu_count_pairs": (c_int, [c_void_p, *map(POINTER, (ViewArg, c_int64, c_int64))]),
         "splat_cpu_timings": (None, [c_void_p, POINTER(c_double)]),
         "splat_cpu_l1_ssim": (
             c_int,
-            [c_void_p, c_void_p, c_void_p, c_int, c_int, c_float, c_void_p, POINTER(c_double)],
+            [c_void_p] * 4 + [c_int, c_int, c_float, c_void_p, POINTER(c_double)],
         ),
         "splat_cpu_adam": (c_int, [c_void_p] * 4 + [c_int64] + [c_double] * 4 + [c_int64]),
         "splat_cpu_exp2": (None, [c_void_p, c_void_p, c_int64]),
@@ -264,39 +281,50 @@ class Workspace:
 
     def timings(self) -> dict[str, float]:
         """Seconds of the stages of the last passes."""
-        seconds = (c_double * 5)()
+        seconds = (c_double * len(STAGES))()
         library().splat_cpu_timings(self.handle, seconds)
-        return dict(zip(("project", "sort_and_bin", "blend", "blend_vjp", "project_vjp"), seconds, strict=True))
+        return dict(zip(STAGES, seconds, strict=True))
 
 
-def l1_dssim(rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+def l1_dssim(
+    rgb: torch.Tensor,
+    target: torch.Tensor,
+    ssim_weight: float,
+    counts: torch.Tensor | None = None,
+    *,
+    workspace: Workspace | None = None,
+    out: torch.Tensor | None = None,
+) -> tuple[float, torch.Tensor]:
     """(1 − w) mean|rgb − target| + w (1 − mean SSIM), w = ssim_weight, and its gradient w.r.t. rgb, in one call.
 
     Args:
         rgb, target: [h, w, 3] float32 in [0, 1].
+        counts: [h, w, 3] 1 where the pixel counts, 0 where not (taken as 0 on both sides, with gradient 0); None: all.
+        workspace: buffers to use, None for some of the pool.      out: [h, w, 3] memory for the gradient.
     Returns:
-        loss [] float32, v_rgb [h, w, 3].
+        loss, v_rgb [h, w, 3].
     Source: Kerbl et al. 2023 eq. 7; SSIM of Wang et al. 2004 with an 11×11 Gaussian window, σ 1.5, zero padding.
     """
     import torch
 
     height, width = rgb.shape[:2]
     shape = (height, width, 3)
-    v_rgb = torch.empty(shape)
+    v_rgb = torch.empty(shape) if out is None else out
     loss = (c_double * 3)()
-    workspace = Workspace()
+    workspace = workspace or Workspace()
     code = library().splat_cpu_l1_ssim(
         workspace.handle,
         pointer("rgb", rgb, shape),
         pointer("target", target, shape),
+        None if counts is None else pointer("counts", counts, shape),
         width,
         height,
         ssim_weight,
-        v_rgb.data_ptr(),
+        pointer("gradient of rgb", v_rgb, shape),
         loss,
     )
     check_code(code, "loss")
-    return torch.tensor(loss[0], dtype=torch.float32), v_rgb
+    return loss[0], v_rgb
 
 
 def adam_step_(
@@ -338,9 +366,27 @@ def forward(
 
 
 def backward(
-    workspace: Workspace, gaussians: GaussiansArg, view: ViewArg, v_image: ImageArg, gradients: GradientsArg
+    workspace: Workspace,
+    gaussians: GaussiansArg,
+    view: ViewArg,
+    v_image: ImageArg,
+    gradients: GradientsArg,
+    adam: AdamArg | None = None,
 ) -> None:
     code = library().splat_cpu_backward(
-        workspace.handle, byref(gaussians), byref(view), byref(v_image), byref(gradients)
+        workspace.handle,
+        byref(gaussians),
+        byref(view),
+        byref(v_image),
+        byref(gradients),
+        None if adam is None else byref(adam),
     )
     check_code(code, "backward of render")
+
+
+def count_pairs(workspace: Workspace, view: ViewArg) -> tuple[int, int]:
+    """(pixel, Gaussian) pairs that the blend loop of the last forward pass evaluated, and those that it blended."""
+    evaluated, blended = c_int64(), c_int64()
+    code = library().splat_cpu_count_pairs(workspace.handle, byref(view), byref(evaluated), byref(blended))
+    check_code(code, "counting pairs")
+    return evaluated.value, blended.value

@@ -1,38 +1,78 @@
-// Adam over an array, a vector at a time.
+// Adam over arrays, a vector at a time.
 #pragma once
 
 #include "simd.h"  // before the maths, see there
 
+#include <algorithm>
+
 #include "../include/splat/adam.h"
 #include "kernels.h"
+#include "parallel.h"
 
 namespace splat {
 inline namespace SPLAT_LEVEL {
 
-static void adam_loop(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, int64_t count, float beta1,
-                      float beta2, float eps, float step_size, float root_correction, int threads) {
+// Updates `count` numbers. The tail goes through the same vector code, so that no number depends on where it lies.
+static inline void adam_span(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, int64_t count,
+                             const AdamRates& rates, float step_size) {
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+        vf p = loadu(param + i), m = loadu(exp_avg + i), v = loadu(exp_avg_sq + i);
+        adam_update(p, loadu(grad + i), m, v, rates.beta1, rates.beta2, rates.eps, step_size, rates.root_correction);
+        storeu(param + i, p);
+        storeu(exp_avg + i, m);
+        storeu(exp_avg_sq + i, v);
+    }
+    if (i < count) {
+        vf p{}, g{}, m{}, v{};
+        const size_t bytes = size_t(count - i) * sizeof(float);
+        __builtin_memcpy(&p, param + i, bytes);
+        __builtin_memcpy(&g, grad + i, bytes);
+        __builtin_memcpy(&m, exp_avg + i, bytes);
+        __builtin_memcpy(&v, exp_avg_sq + i, bytes);
+        adam_update(p, g, m, v, rates.beta1, rates.beta2, rates.eps, step_size, rates.root_correction);
+        __builtin_memcpy(param + i, &p, bytes);
+        __builtin_memcpy(exp_avg + i, &m, bytes);
+        __builtin_memcpy(exp_avg_sq + i, &v, bytes);
+    }
+}
+
+static void adam_loop(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, int64_t count,
+                      const AdamRates& rates, float step_size, int threads) {
     constexpr int64_t kBlock = 8192;
-    const int64_t blocks = (count + kBlock - 1) / kBlock;
-#pragma omp parallel for schedule(static) num_threads(threads) if (blocks > 2)
-    for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t stop = count < (block + 1) * kBlock ? count : (block + 1) * kBlock;
-        int64_t i = block * kBlock;
-        for (; i + kLanes <= stop; i += kLanes) {
-            vf p = loadu(param + i), m = loadu(exp_avg + i), v = loadu(exp_avg_sq + i);
-            adam_update(p, loadu(grad + i), m, v, beta1, beta2, eps, step_size, root_correction);
-            storeu(param + i, p);
-            storeu(exp_avg + i, m);
-            storeu(exp_avg_sq + i, v);
+    parallel_for((count + kBlock - 1) / kBlock, 4, threads, [&](int64_t block, int) {
+        const int64_t i = block * kBlock;
+        adam_span(param + i, grad + i, exp_avg + i, exp_avg_sq + i, std::min(kBlock, count - i), rates, step_size);
+    });
+}
+
+// Updates the Gaussians [first, stop) from their gradients, which lie in `grads` from row 0 on; touched says which of them
+// have one.
+static inline void adam_rows(const AdamStep& adam, const FieldGradients& grads, int64_t first, int64_t stop,
+                             const bool* touched) {
+    for (int field = 0; field < kFields; ++field) {
+        const int64_t width = adam.width[field], active = adam.active[field];
+        const auto span = [&](int64_t row, int64_t count) {
+            const int64_t o = (first + row) * width;
+            adam_span(adam.param[field] + o, grads.field[field] + row * width, adam.exp_avg[field] + o,
+                      adam.exp_avg_sq[field] + o, count, adam.rates, adam.step_size[field]);
+        };
+        const int64_t rows = stop - first;
+        if (active == 0) continue;
+        if (active == width && !adam.only_touched) {
+            span(0, rows * width);
+            continue;
         }
-        if (i < stop) {  // the tail goes through the same vector code, so that no number depends on where it lies
-            vf part[4] = {};
-            float* source[4] = {param + i, const_cast<float*>(grad) + i, exp_avg + i, exp_avg_sq + i};
-            const size_t bytes = size_t(stop - i) * sizeof(float);
-            for (int j = 0; j < 4; ++j) __builtin_memcpy(&part[j], source[j], bytes);
-            adam_update(part[0], part[1], part[2], part[3], beta1, beta2, eps, step_size, root_correction);
-            __builtin_memcpy(param + i, &part[0], bytes);
-            __builtin_memcpy(exp_avg + i, &part[2], bytes);
-            __builtin_memcpy(exp_avg_sq + i, &part[3], bytes);
+        for (int64_t row = 0; row < rows;) {
+            if (adam.only_touched && !touched[row]) {
+                ++row;
+                continue;
+            }
+            int64_t next = row + 1;  // neighbours that are updated completely are one span
+            if (active == width)
+                while (next < rows && touched[next]) ++next;
+            span(row, active == width ? (next - row) * width : active);
+            row = next;
         }
     }
 }

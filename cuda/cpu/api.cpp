@@ -1,8 +1,4 @@
 // The C interface: checks, buffers, dispatch, and the order of the stages.
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -12,6 +8,7 @@
 
 #include "../include/splat/projection.h"
 #include "kernels.h"
+#include "parallel.h"
 #include "sort.h"
 
 namespace splat {
@@ -43,7 +40,7 @@ struct Buffer {
     ~Buffer() { release(); }
 };
 
-enum Stage { kProject, kBin, kBlend, kBlendVjp, kProjectVjp, kStages };
+enum Stage { kProject, kBin, kBlend, kLoss, kBlendVjp, kProjectVjp, kStages };
 
 double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -64,11 +61,7 @@ const Kernels*& active() {
 }
 
 int& thread_setting() {
-#ifdef _OPENMP
-    static int threads = std::max(1, omp_get_max_threads());
-#else
-    static int threads = 1;
-#endif
+    static int threads = std::max(1, most_threads());
     return threads;
 }
 
@@ -76,6 +69,35 @@ bool valid(const splat_gaussians& g, const splat_view& v) {
     const int k_needed = (v.sh_degree + 1) * (v.sh_degree + 1) - 1;
     return g.n >= 0 && g.n < (int64_t(1) << 31) && g.k >= 0 && v.width > 0 && v.height > 0 && v.width <= 65536 &&
            v.height <= 65536 && v.sh_degree >= 0 && v.sh_degree <= 3 && k_needed <= g.k && v.fx > 0 && v.fy > 0;
+}
+
+AdamRates adam_rates(double beta1, double beta2, double eps, int64_t step) {
+    return {float(beta1), float(beta2), float(eps), float(1.0 / std::sqrt(1.0 - std::pow(beta2, double(step))))};
+}
+
+float adam_step_size(double lr, double beta1, int64_t step) {
+    return float(lr / (1.0 - std::pow(beta1, double(step))));
+}
+
+// False where the arguments do not fit together: the update goes into the very arrays that were drawn.
+bool adam_step_of(const splat_gaussians& g, const splat_view& view, const splat_adam& adam, AdamStep& out) {
+    const float* drawn[kFields] = {g.means, g.quats, g.log_scales, g.logit_opacities, g.sh0, g.shN};
+    const int64_t k = g.k, k_active = (view.sh_degree + 1) * (view.sh_degree + 1) - 1;
+    const int64_t width[kFields] = {3, 4, 3, 1, 3, 3 * k};
+    if (adam.step < 1) return false;
+    for (int field = 0; field < kFields; ++field) {
+        if (adam.param[field] != drawn[field]) return false;
+        if (g.n > 0 && width[field] > 0 && (!adam.exp_avg[field] || !adam.exp_avg_sq[field])) return false;
+        out.param[field] = adam.param[field];
+        out.exp_avg[field] = adam.exp_avg[field];
+        out.exp_avg_sq[field] = adam.exp_avg_sq[field];
+        out.step_size[field] = adam_step_size(adam.lr[field], adam.beta1, adam.step);
+        out.width[field] = out.active[field] = width[field];
+    }
+    if (adam.sh_degree_grows) out.active[kFields - 1] = 3 * k_active;
+    out.rates = adam_rates(adam.beta1, adam.beta2, adam.eps, adam.step);
+    out.only_touched = adam.only_touched;
+    return true;
 }
 
 }  // namespace
@@ -88,21 +110,22 @@ struct splat_workspace {
     Buffer<Record> records;
     Buffer<uint32_t> pair_begin, listed, order, tile_begin;
     Buffer<LaneMask> entry_lanes, slot_lanes;
-    Buffer<uint32_t> keys, scratch_keys, scratch_order, slot_tile, counts;
+    Buffer<uint32_t> sorting, slot_tile, counts;
+    Buffer<uint64_t> part_sums;
     Buffer<Entry> entries;
     Buffer<float> slots, slot_weight, tile_T, tile_depth, tile_weight, tile_background, pose_partial;
-    Buffer<float> ssim_maps, ssim_rows;
+    Buffer<float> ssim_rings, staging;
     Buffer<int32_t> tile_last;
-    Buffer<double> loss_rows;
+    Buffer<double> loss_parts;
     double seconds[kStages] = {};
 
     int64_t bytes() const {
         return int64_t(records.bytes() + pair_begin.bytes() + listed.bytes() + order.bytes() + tile_begin.bytes() + entry_lanes.bytes() +
-                       slot_lanes.bytes() + keys.bytes() + scratch_keys.bytes() + scratch_order.bytes() +
+                       slot_lanes.bytes() + sorting.bytes() + part_sums.bytes() + staging.bytes() +
                        slot_tile.bytes() + counts.bytes() + entries.bytes() + slots.bytes() + slot_weight.bytes() +
                        tile_T.bytes() + tile_depth.bytes() + tile_weight.bytes() + tile_background.bytes() +
-                       pose_partial.bytes() + ssim_maps.bytes() + ssim_rows.bytes() +
-                       tile_last.bytes() + loss_rows.bytes());
+                       pose_partial.bytes() + ssim_rings.bytes() +
+                       tile_last.bytes() + loss_parts.bytes());
     }
 };
 
@@ -164,30 +187,23 @@ int splat_cpu_forward(splat_workspace* ws, const splat_gaussians* g, const splat
     kernels.project(*g, *view, f, *aux, threads);
     const double projected = now();
 
-    uint64_t pairs = 0;
-    for (size_t i = 0; i < n; ++i) {
-        const uint32_t count = f.pair_begin[i];
-        f.pair_begin[i] = uint32_t(pairs);
-        pairs += count;
-        if (pairs >= (uint64_t(1) << 31)) return SPLAT_TOO_MANY_PAIRS;
-    }
-    f.pair_begin[n] = uint32_t(pairs);
-    f.n_pairs = int64_t(pairs);
+    if (!number_pairs(f, ws->part_sums.reserve(2 * size_t(threads)), threads)) return SPLAT_TOO_MANY_PAIRS;
+    const size_t pairs = size_t(f.n_pairs);
     f.entries = ws->entries.reserve(pairs);
     f.entry_lanes = ws->entry_lanes.reserve(pairs);
     f.slot_lanes = ws->slot_lanes.reserve(pairs);
     if (aux->blend_weight) f.slot_weight = ws->slot_weight.reserve(pairs);
-    sort_by_depth(f, aux->depths, ws->keys.reserve(n), ws->scratch_keys.reserve(n), ws->scratch_order.reserve(n));
+    sort_by_depth(f, aux->depths, ws->sorting.reserve(size_t(sort_scratch(f.n, threads))), threads);
     kernels.bin(f, ws->slot_tile.reserve(pairs), ws->counts.reserve(size_t(threads) * tiles), threads);
     const double binned = now();
 
     kernels.blend(*view, f, *image, aux->blend_weight != nullptr, threads);
     if (aux->blend_weight)
-        for (size_t i = 0; i < n; ++i) {
+        parallel_for(f.n, 4096, threads, [&](int64_t i, int) {
             float sum = 0.0f;
             for (uint32_t s = f.pair_begin[i]; s < f.pair_begin[i + 1]; ++s) sum += f.slot_weight[s];
             aux->blend_weight[i] = sum;
-        }
+        });
     const double blended = now();
     ws->seconds[kProject] = projected - start;
     ws->seconds[kBin] = binned - projected;
@@ -199,11 +215,13 @@ int splat_cpu_forward(splat_workspace* ws, const splat_gaussians* g, const splat
 }
 
 int splat_cpu_backward(splat_workspace* ws, const splat_gaussians* g, const splat_view* view,
-                       const splat_image_cotangents* v_image, splat_gradients* grads) try {
+                       const splat_image_cotangents* v_image, splat_gradients* grads, const splat_adam* adam) try {
     if (!ws || !g || !view || !v_image || !grads || !v_image->rgb || !valid(*g, *view) || ws->frame.n != g->n ||
         ws->frame.width != view->width || ws->frame.height != view->height ||
         (v_image->depth && !ws->frame.tile_depth))
         return SPLAT_BAD_ARGUMENT;
+    AdamStep update;
+    if (adam && !adam_step_of(*g, *view, *adam, update)) return SPLAT_BAD_ARGUMENT;
     const Kernels& kernels = *active();
     const int threads = thread_setting();
     Frame& f = ws->frame;
@@ -213,9 +231,10 @@ int splat_cpu_backward(splat_workspace* ws, const splat_gaussians* g, const spla
     f.slots = ws->slots.reserve(size_t(f.n_pairs) * kSlotFloats);
     f.tile_background = ws->tile_background.reserve(size_t(tiles) * 4);
     f.pose_partial = ws->pose_partial.reserve(size_t(chunks) * kPoseFloats);
+    float* staging = adam ? ws->staging.reserve(size_t(threads) * size_t(staging_floats(g->k))) : nullptr;
     kernels.blend_vjp(*view, f, *v_image, grads->means2d_abs != nullptr, threads);
     const double blended = now();
-    kernels.project_vjp(*g, *view, f, *grads, threads);
+    kernels.project_vjp(*g, *view, f, *grads, adam ? &update : nullptr, staging, threads);
 
     if (grads->background) {
         double sum[3] = {};
@@ -244,24 +263,23 @@ void splat_cpu_timings(const splat_workspace* ws, double* seconds) {
     for (int i = 0; i < kStages; ++i) seconds[i] = ws->seconds[i];
 }
 
-int splat_cpu_l1_ssim(splat_workspace* ws, const float* x, const float* y, int width, int height, float ssim_weight,
-                      float* v_x, double* loss) try {
+int splat_cpu_l1_ssim(splat_workspace* ws, const float* x, const float* y, const float* counts, int width, int height,
+                      float ssim_weight, float* v_x, double* loss) try {
     if (!ws || !x || !y || !v_x || !loss || width < 1 || height < 1) return SPLAT_BAD_ARGUMENT;
-    const Kernels& kernels = *active();
-    const int threads = std::min(thread_setting(), height);
-    float* maps = ws->ssim_maps.reserve(size_t(3) * size_t(height) * size_t(ssim_stride(width)));
-    double* rows = ws->loss_rows.reserve(size_t(height) * 2);
-    float* scratch = ws->ssim_rows.reserve(size_t(threads) * size_t(ssim_scratch(width)));
-    kernels.ssim(x, y, width, height, maps, rows, scratch, threads);
-    const double count = 3.0 * width * height;
+    const double start = now();
+    const int threads = thread_setting();
+    const SsimGrid grid(width, height, threads);
+    const int64_t sums = int64_t(height) * grid.strips;
+    double* parts = ws->loss_parts.reserve(size_t(sums) * 2);
+    float* scratch = ws->ssim_rings.reserve(size_t(threads) * size_t(ssim_scratch(grid.strip_width)));
+    const double count = 3.0 * width * height, w = double(ssim_weight);
+    active()->ssim({x, y, counts, width, height}, float((1.0 - w) / count), float(-w / count), v_x, parts, scratch, threads);
     double l1 = 0.0, ssim = 0.0;
-    for (int row = 0; row < height; ++row) l1 += rows[2 * row], ssim += rows[2 * row + 1];
+    for (int64_t i = 0; i < sums; ++i) l1 += parts[2 * i], ssim += parts[2 * i + 1];
     l1 /= count, ssim /= count;
-    const double w = double(ssim_weight);
-    kernels.ssim_vjp(x, y, width, height, maps, float((1.0 - w) / count), float(-w / count), v_x, scratch,
-                     threads);
     loss[0] = (1.0 - w) * l1 + w * (1.0 - ssim);
     loss[1] = l1, loss[2] = ssim;
+    ws->seconds[kLoss] = now() - start;
     return SPLAT_OK;
 } catch (const std::bad_alloc&) {
     return SPLAT_OUT_OF_MEMORY;
@@ -270,11 +288,24 @@ int splat_cpu_l1_ssim(splat_workspace* ws, const float* x, const float* y, int w
 int splat_cpu_adam(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, int64_t count, double lr,
                    double beta1, double beta2, double eps, int64_t step) {
     if (count < 0 || step < 1 || (count > 0 && (!param || !grad || !exp_avg || !exp_avg_sq))) return SPLAT_BAD_ARGUMENT;
-    const double step_size = lr / (1.0 - std::pow(beta1, double(step)));
-    const double root_correction = 1.0 / std::sqrt(1.0 - std::pow(beta2, double(step)));
-    active()->adam(param, grad, exp_avg, exp_avg_sq, count, float(beta1), float(beta2), float(eps), float(step_size),
-                   float(root_correction), thread_setting());
+    active()->adam(param, grad, exp_avg, exp_avg_sq, count, adam_rates(beta1, beta2, eps, step),
+                   adam_step_size(lr, beta1, step), thread_setting());
     return SPLAT_OK;
+}
+
+int splat_cpu_count_pairs(splat_workspace* ws, const splat_view* view, int64_t* evaluated, int64_t* blended) try {
+    if (!ws || !view || !evaluated || !blended || ws->frame.width != view->width || ws->frame.height != view->height)
+        return SPLAT_BAD_ARGUMENT;
+    const int threads = thread_setting();
+    Buffer<int64_t> counts;
+    int64_t* parts = counts.reserve(2 * size_t(threads));
+    std::fill_n(parts, 2 * threads, 0);
+    active()->count_pairs(*view, ws->frame, parts, threads);
+    *evaluated = *blended = 0;
+    for (int part = 0; part < threads; ++part) *evaluated += parts[2 * part], *blended += parts[2 * part + 1];
+    return SPLAT_OK;
+} catch (const std::bad_alloc&) {
+    return SPLAT_OUT_OF_MEMORY;
 }
 
 void splat_cpu_exp2(const float* x, float* out, int64_t count) { active()->exp2(x, out, count); }

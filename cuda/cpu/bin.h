@@ -5,6 +5,7 @@
 
 #include "../include/splat/tiles.h"
 #include "kernels.h"
+#include "parallel.h"
 
 namespace splat {
 inline namespace SPLAT_LEVEL {
@@ -16,7 +17,7 @@ static void bin_loop(Frame& frame, uint32_t* slot_tile, uint32_t* counts, int th
     const int64_t tiles = int64_t(frame.tiles_x) * frame.tiles_y;
     std::memset(counts, 0, size_t(threads) * size_t(tiles) * sizeof(uint32_t));
     // Each part takes a run of the depth order; where an entry lands depends only on its tile and its rank.
-    const auto part_begin = [&](int part) { return frame.n_visible * part / threads; };
+    const auto part_begin = [&](int64_t part) { return frame.n_visible * part / threads; };
     // The depth order jumps about in memory.
     const auto prefetch = [&](int64_t rank, int64_t stop) {
         if (rank + kAhead >= stop) return;
@@ -24,8 +25,7 @@ static void bin_loop(Frame& frame, uint32_t* slot_tile, uint32_t* counts, int th
         __builtin_prefetch(frame.listed + int64_t(kListed) * i);
         __builtin_prefetch(frame.pair_begin + i);
     };
-#pragma omp parallel for schedule(static, 1) num_threads(threads)
-    for (int part = 0; part < threads; ++part) {
+    parallel_for(threads, 1, threads, [&](int64_t part, int) {
         uint32_t* count = counts + part * tiles;
         const int64_t stop = part_begin(part + 1);
         for (int64_t rank = part_begin(part); rank < stop; ++rank) {
@@ -41,7 +41,7 @@ static void bin_loop(Frame& frame, uint32_t* slot_tile, uint32_t* counts, int th
                 ++count[tile];
             });
         }
-    }
+    });
     uint32_t sum = 0;
     for (int64_t tile = 0; tile < tiles; ++tile) {
         frame.tile_begin[tile] = sum;
@@ -52,8 +52,7 @@ static void bin_loop(Frame& frame, uint32_t* slot_tile, uint32_t* counts, int th
         }
     }
     frame.tile_begin[tiles] = sum;
-#pragma omp parallel for schedule(static, 1) num_threads(threads)
-    for (int part = 0; part < threads; ++part) {
+    parallel_for(threads, 1, threads, [&](int64_t part, int) {
         uint32_t* next = counts + part * tiles;
         const int64_t stop = part_begin(part + 1);
         for (int64_t rank = part_begin(part); rank < stop; ++rank) {
@@ -62,7 +61,7 @@ static void bin_loop(Frame& frame, uint32_t* slot_tile, uint32_t* counts, int th
             const uint32_t* tile = pairs <= kListed ? frame.listed + int64_t(kListed) * i : slot_tile + first;
             for (uint32_t j = 0; j < pairs; ++j) frame.entries[next[tile[j]]++] = Entry{i, first + j};
         }
-    }
+    });
 }
 
 }  // namespace SPLAT_LEVEL

@@ -11,6 +11,7 @@
 
 #include "../include/splat/blend.h"
 #include "kernels.h"
+#include "parallel.h"
 #include "project.h"
 
 namespace splat {
@@ -94,8 +95,9 @@ static inline void for_tile_pixels(const Frame& frame, int tile, F&& visit) {
         }
 }
 
-template <bool kDepth, bool kWeight>
-static void blend_tile(const splat_view& view, Frame& frame, splat_image& image, int tile) {
+// With kCount nothing is drawn: counts [2] grows by the (pixel, Gaussian) pairs that are evaluated and those that are blended.
+template <bool kDepth, bool kWeight, bool kCount = false>
+static void blend_tile(const splat_view& view, Frame& frame, splat_image& image, int tile, int64_t* counts = nullptr) {
     alignas(64) float T[kTilePixels], R[kTilePixels] = {}, G[kTilePixels] = {}, B[kTilePixels] = {};
     alignas(64) float Z[kDepth ? kTilePixels : kLanes] = {}, W[kDepth ? kTilePixels : kLanes] = {};
     int32_t* last = frame.tile_last + int64_t(tile) * kTilePixels;
@@ -143,6 +145,7 @@ static void blend_tile(const splat_view& view, Frame& frame, splat_image& image,
             l = select(blends, position, l);
             __builtin_memcpy(last + o, &l, sizeof l);
             blended |= LaneMask(movemask(blends) != 0) << v;
+            if (kCount) counts[0] += kLanes, counts[1] += __builtin_popcount(movemask(blends));
             if (movemask(stops) && !movemask(load(T + o) > 0.0f)) alive &= ~(LaneMask(1) << v);
         }
         frame.entry_lanes[e] = frame.slot_lanes[entry.slot] = blended;
@@ -152,6 +155,7 @@ static void blend_tile(const splat_view& view, Frame& frame, splat_image& image,
         frame.entry_lanes[e] = frame.slot_lanes[frame.entries[e].slot] = 0;
         if (kWeight) frame.slot_weight[frame.entries[e].slot] = 0.0f;
     }
+    if (kCount) return;
     for (int v = 0; v < kVectors; ++v) store(T + v * kLanes, vabs(load(T + v * kLanes)));
     __builtin_memcpy(frame.tile_T + int64_t(tile) * kTilePixels, T, sizeof T);
     for_tile_pixels(frame, tile, [&](int lane, int64_t pixel) {
@@ -259,8 +263,14 @@ static void blend_loop(const splat_view& view, Frame& frame, splat_image& image,
     const int tiles = frame.tiles_x * frame.tiles_y;
     const auto tile_fn = image.depth ? (with_weight ? blend_tile<true, true> : blend_tile<true, false>)
                                      : (with_weight ? blend_tile<false, true> : blend_tile<false, false>);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int tile = 0; tile < tiles; ++tile) tile_fn(view, frame, image, tile);
+    parallel_for(tiles, 1, threads, [&](int64_t tile, int) { tile_fn(view, frame, image, int(tile), nullptr); });
+}
+
+static void count_pairs_loop(const splat_view& view, Frame& frame, int64_t* counts, int threads) {
+    splat_image none = {};
+    parallel_for(int64_t(frame.tiles_x) * frame.tiles_y, 1, threads, [&](int64_t tile, int worker) {
+        blend_tile<false, false, true>(view, frame, none, int(tile), counts + 2 * worker);
+    });
 }
 
 static void blend_vjp_loop(const splat_view& view, Frame& frame, const splat_image_cotangents& v_image, bool with_abs,
@@ -268,8 +278,7 @@ static void blend_vjp_loop(const splat_view& view, Frame& frame, const splat_ima
     const int tiles = frame.tiles_x * frame.tiles_y;
     const auto tile_fn = v_image.depth ? (with_abs ? blend_vjp_tile<true, true> : blend_vjp_tile<true, false>)
                                        : (with_abs ? blend_vjp_tile<false, true> : blend_vjp_tile<false, false>);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int tile = 0; tile < tiles; ++tile) tile_fn(view, frame, v_image, tile);
+    parallel_for(tiles, 1, threads, [&](int64_t tile, int) { tile_fn(view, frame, v_image, int(tile)); });
 }
 
 }  // namespace SPLAT_LEVEL

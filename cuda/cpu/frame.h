@@ -10,7 +10,8 @@ namespace splat {
 constexpr int kTilePixels = 256;
 constexpr int kSlotFloats = 12;       // see Slot
 constexpr int kPoseFloats = 12;       // v_W [9], v_t [3]
-constexpr int64_t kPoseChunk = 512;   // Gaussians whose pose gradients are summed before the chunks are
+constexpr int64_t kPoseChunk = 256;   // Gaussians whose pose gradients are summed before the chunks are; their other
+                                      // gradients, 60 kB with SH 3, stay in the cache until Adam has used them
 constexpr int kListed = 8;            // tiles of a Gaussian that the projection keeps for the binning
 
 // One visible Gaussian as the blend loop reads it: one cache line.

@@ -7,6 +7,37 @@
 
 namespace splat {
 
+// The six arrays of the Gaussians, in this order everywhere: means, quats, log_scales, logit_opacities, sh0, shN.
+constexpr int kFields = 6;
+
+// The images of a loss, [height, width, 3] each; counts is optional: 1 where the pixel counts, 0 where it does not.
+struct SsimImages {
+    const float *x, *y, *counts;
+    int width, height;
+};
+
+// What is the same for all numbers of one Adam step, see adam.h of the maths.
+struct AdamRates {
+    float beta1, beta2, eps, root_correction;
+};
+
+// One Adam step of all Gaussians.
+struct AdamStep {
+    float* param[kFields];
+    float* exp_avg[kFields];
+    float* exp_avg_sq[kFields];
+    float step_size[kFields];
+    int64_t width[kFields];   // floats of a Gaussian
+    int64_t active[kFields];  // the first so many of them: behind, gradients and moments are 0 and nothing changes
+    AdamRates rates;
+    bool only_touched;        // leave Gaussians that no pixel blended as they are, with their moments
+};
+
+// Gradients of the six arrays.
+struct FieldGradients {
+    float* field[kFields];
+};
+
 struct Kernels {
     const char* name;
     int lanes;
@@ -19,17 +50,18 @@ struct Kernels {
     void (*blend)(const splat_view&, Frame&, splat_image&, bool with_weight, int threads);
     // Blends back to front and fills slots and tile_background.
     void (*blend_vjp)(const splat_view&, Frame&, const splat_image_cotangents&, bool with_abs, int threads);
-    // Sums the slots of each Gaussian and carries them through SH, projection and activations to `grads`.
-    void (*project_vjp)(const splat_gaussians&, const splat_view&, Frame&, splat_gradients&, int threads);
+    // Sums the slots of each Gaussian and carries them through SH, projection and activations: to `grads`, or, with `adam`,
+    // chunk by chunk to `staging` [threads, staging_floats(k)] and from there into the Gaussians.
+    void (*project_vjp)(const splat_gaussians&, const splat_view&, Frame&, splat_gradients& grads, const AdamStep* adam,
+                        float* staging, int threads);
+    // Adds to counts [threads, 2] the (pixel, Gaussian) pairs that the last blend evaluated, and those it blended.
+    void (*count_pairs)(const splat_view&, Frame&, int64_t* counts, int threads);
 
-    // loss_rows [h, 2]: sums of |x - y| and of ssim over each row; maps [3, h, stride]: v_mu_x, v_m_xx, v_m_xy;
-    // scratch [threads, ssim_scratch(width)].
-    void (*ssim)(const float* x, const float* y, int width, int height, float* maps, double* loss_rows,
-                 float* scratch, int threads);
-    void (*ssim_vjp)(const float* x, const float* y, int width, int height, const float* maps, float l1_scale,
-                     float ssim_scale, float* v_x, float* scratch, int threads);
-    void (*adam)(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, int64_t count, float beta1,
-                 float beta2, float eps, float step_size, float root_correction, int threads);
+    // v_x [h, w, 3] = l1_scale sign(x - y) + ssim_scale d(sum of ssim) / dx; loss [h, strips, 2]: sums of |x - y| and of ssim
+    // over a row of a strip; scratch [threads, ssim_scratch(strip_width)]. Strips are those of the SsimGrid.
+    void (*ssim)(const SsimImages&, float l1_scale, float ssim_scale, float* v_x, double* loss, float* scratch, int threads);
+    void (*adam)(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, int64_t count, const AdamRates&,
+                 float step_size, int threads);
     void (*exp2)(const float* x, float* out, int64_t count);  // the exponential of the blend loop, for its error test
 };
 
@@ -39,14 +71,39 @@ const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
 #endif
 
-// Row stride of the SSIM maps in floats.
-inline int64_t ssim_stride(int width) { return (int64_t(width) * 3 + 63) / 64 * 64; }
+// Floats of one chunk's gradients.
+inline int64_t staging_floats(int64_t k) { return kPoseChunk * (14 + 3 * k); }
 
-constexpr int kSsimRowPad = 64;  // floats of zeros beside a row: at least 3 * kSsimRadius, and a multiple of every kLanes
+constexpr int kSsimMoments = 4;  // x, y, x^2 + y^2, (x - y)^2
+constexpr int kSsimHalo = 16;    // floats beside a strip that its filter reads: 3 * kSsimRadius, rounded to a vector
+constexpr int kSsimRowPad = 64;  // floats beside a row of input, of which the filter reads up to kSsimHalo
 
-// Floats that one thread needs: a ring of 11 rows and a padded input row for each of the five moments, and a row of zeros.
-inline int64_t ssim_scratch(int width) {
-    return (2 * kSsimRadius + 1 + 1) * 5 * ssim_stride(width) + 5 * 2 * kSsimRowPad + ssim_stride(width);
+// How an image is shared out: strips of columns narrow enough for their rings to stay in a core's cache, bands of rows.
+struct SsimGrid {
+    int strips, bands;
+    int64_t strip_width;  // floats, a multiple of every kLanes
+
+    SsimGrid(int width, int height, int threads) {
+        const int64_t count = int64_t(width) * 3;
+        strips = int((count + 511) / 512);
+        strip_width = ((count + strips - 1) / strips + 15) / 16 * 16;
+        bands = threads < height / 64 ? threads : height / 64;  // a band repeats up to 20 rows of its neighbours
+        if (bands < 1) bands = 1;
+    }
+};
+
+// Floats from one row of a ring to the next: an odd number of cache lines, or rows of a power of two would fall on top of each
+// other in the cache (a 480 float strip: 1.5x slower).
+inline int64_t ssim_pitch(int64_t stride) { return (stride + 15) / 16 * 16 + ((stride + 15) / 16 % 2 ? 0 : 16); }
+
+// Floats of the rings of one filter: 11 rows, one padded input row per map and a row of zeros.
+inline int64_t ssim_ring_floats(int64_t maps, int64_t stride) {
+    return (2 * kSsimRadius + 1) * maps * ssim_pitch(stride) + maps * (stride + 2 * kSsimRowPad) + stride;
+}
+
+// Floats that one thread needs: two filters, one behind the other.
+inline int64_t ssim_scratch(int64_t strip_width) {
+    return ssim_ring_floats(kSsimMoments, strip_width + 2 * kSsimHalo) + ssim_ring_floats(3, strip_width);
 }
 
 }  // namespace splat

@@ -25,7 +25,7 @@ static void exp2_loop(const float* x, float* out, int64_t count) {
 const Kernels& SPLAT_JOIN(kernels_, SPLAT_LEVEL)() {
     static const Kernels table = {
         SPLAT_STRING(SPLAT_LEVEL), kLanes,    project_loop,  bin_loop,  blend_loop, blend_vjp_loop,
-        project_vjp_loop,          ssim_loop, ssim_vjp_loop, adam_loop, exp2_loop};
+        project_vjp_loop,          count_pairs_loop, ssim_loop, adam_loop, exp2_loop};
     return table;
 }
 

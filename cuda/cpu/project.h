@@ -14,7 +14,9 @@
 #include "../include/splat/projection.h"
 #include "../include/splat/sh.h"
 #include "../include/splat/tiles.h"
+#include "adam.h"
 #include "kernels.h"
+#include "parallel.h"
 
 namespace splat {
 inline namespace SPLAT_LEVEL {
@@ -111,19 +113,19 @@ static inline v4 color_of(const splat_gaussians& g, int64_t i, int degree, const
     return color > 0.0f ? color : v4{};
 }
 
-// Writes v_sh0 and v_shN of the Gaussian i and the lane's v_basis, as sh_color_vjp of sh.h.
-static inline void color_of_vjp(const splat_gaussians& g, int64_t i, int degree, const float (*basis)[kLanes], int lane,
-                                const Record& record, const float* v_color, splat_gradients& grads,
+// Writes v_sh0 [3] and v_shN [k, 3] of the Gaussian i and the lane's v_basis, as sh_color_vjp of sh.h. `last`: nothing
+// behind the coefficients of i may be read.
+static inline void color_of_vjp(const splat_gaussians& g, int64_t i, bool last, int degree, const float (*basis)[kLanes],
+                                int lane, const Record& record, const float* v_color, float* v_sh0, float* v_shN,
                                 float (*v_basis)[kLanes]) {
     const v4 v = {record.r > 0.0f ? v_color[0] : 0.0f, record.g > 0.0f ? v_color[1] : 0.0f,
                   record.b > 0.0f ? v_color[2] : 0.0f, 0.0f};
-    for (int c = 0; c < 3; ++c) grads.sh0[3 * i + c] = basis[0][lane] * v[c];
+    for (int c = 0; c < 3; ++c) v_sh0[c] = basis[0][lane] * v[c];
     const float* shN = g.shN + 3 * g.k * i;
-    float* v_shN = grads.shN + 3 * g.k * i;
     const int used = sh_bases(degree) - 1;
     for (int j = 0; j < used; ++j) {
         const v4 v_coefficient = basis[j + 1][lane] * v;
-        const v4 product = load3(shN + 3 * j, j + 1 == g.k && i == g.n - 1) * v;
+        const v4 product = load3(shN + 3 * j, last && j + 1 == g.k) * v;
         v_basis[j + 1][lane] = product[0] + product[1] + product[2];
         // The fourth float is the next triple's first, which is written after it; behind the last there is nothing of ours.
         if (j + 1 < g.k)
@@ -137,8 +139,7 @@ static inline void color_of_vjp(const splat_gaussians& g, int64_t i, int degree,
 static void project_loop(const splat_gaussians& g, const splat_view& view, Frame& frame, splat_aux& aux, int threads) {
     const Camera<float> cam = camera_of(view);
     const int64_t blocks = (g.n + kLanes - 1) / kLanes;
-#pragma omp parallel for schedule(dynamic, 64) num_threads(threads)
-    for (int64_t block = 0; block < blocks; ++block) {
+    parallel_for(blocks, 64, threads, [&](int64_t block, int) {
         const int64_t first = block * kLanes;
         const int count = int(std::min<int64_t>(kLanes, g.n - first));
         int64_t index[kLanes];
@@ -176,22 +177,33 @@ static void project_loop(const splat_gaussians& g, const splat_view& view, Frame
             });
             frame.pair_begin[i] = pairs;
         }
-    }
+    });
 }
 
+// Where the gradients of the Gaussians from `first` on go: row 0 is that of `first`.
+struct GradientRows {
+    FieldGradients to;
+    int64_t first;
+};
+
 // Gradients of `count` Gaussians from the sums of their slots [count, kSlotFloats]; pose gradients are added lane by lane.
+// Nothing behind the parameters of the Gaussian stop - 1 is read: another thread may be updating it.
 static inline void project_vjp_lanes(const splat_gaussians& g, const splat_view& view, const Camera<float>& cam,
-                                     const Frame& frame, const int64_t* index, int count,
-                                     const float (*sums)[kSlotFloats], splat_gradients& grads, vf* v_W, vf* v_t,
-                                     vf* v_center) {
+                                     const Frame& frame, const int64_t* index, int count, int64_t stop,
+                                     const float (*sums)[kSlotFloats], const GradientRows& rows, float* v_means2d, vf* v_W,
+                                     vf* v_t, vf* v_center) {
     alignas(64) float slot[kSlotFloats][kLanes] = {}, basis[16][kLanes], v_basis_lanes[16][kLanes] = {};
     alignas(64) float qa[kLanes], qd[kLanes], shears[kLanes], opacities[kLanes];
+    int64_t row[kLanes];
     for (int l = 0; l < kLanes; ++l) {
         const Record& record = frame.records[index[l]];
         qa[l] = record.qa, qd[l] = record.qd, shears[l] = record.shear, opacities[l] = record.opacity;
+        row[l] = index[l] - rows.first;
         if (l < count)
             for (int j = 0; j < kSlotFloats; ++j) slot[j][l] = sums[l][j];
     }
+    float *v_means = rows.to.field[0], *v_quats = rows.to.field[1], *v_log_scales = rows.to.field[2];
+    float *v_logits = rows.to.field[3], *v_sh0 = rows.to.field[4], *v_shN = rows.to.field[5];
     vf moments[6], mean[3], quat[4], log_scale[3], logit;
     for (int j = 0; j < 6; ++j) moments[j] = load(slot[kSlotMoments + j]);
     gather<3>(g.means, index, mean);
@@ -204,12 +216,12 @@ static inline void project_vjp_lanes(const splat_gaussians& g, const splat_view&
     moments_to_screen(moments, conic_a(load(qa)), load(shears), inverse_yy(load(qd)), opacity, v.mean2d, v.cov,
                       &v_opacity);
     v.depth = load(slot[kSlotDepth]);
-    if (grads.means2d) scatter<2>(grads.means2d, index, count, v.mean2d);
+    if (v_means2d) scatter<2>(v_means2d, index, count, v.mean2d);
     const vf sigma = sigmoid(logit);
     const vf compensation = view.antialiased ? opacity / sigma : set1(1.0f);
     v.compensation = view.antialiased ? v_opacity * sigma : set1(0.0f);
     const vf v_logit = v_opacity * compensation * sigma * (1.0f - sigma);
-    scatter<1>(grads.logit_opacities, index, count, &v_logit);
+    scatter<1>(v_logits, row, count, &v_logit);
 
     vf dir[3], values[16], v_basis[16], v_dir[3] = {}, v_offset[3];
     const vf inverse_length = view_direction(mean, cam.center, dir);
@@ -217,8 +229,8 @@ static inline void project_vjp_lanes(const splat_gaussians& g, const splat_view&
     const int bases = sh_bases(view.sh_degree);
     for (int j = 0; j < bases; ++j) store(basis[j], values[j]);
     for (int l = 0; l < count; ++l)
-        color_of_vjp(g, index[l], view.sh_degree, basis, l, frame.records[index[l]], sums[l] + kSlotRgb, grads,
-                     v_basis_lanes);
+        color_of_vjp(g, index[l], index[l] == stop - 1, view.sh_degree, basis, l, frame.records[index[l]],
+                     sums[l] + kSlotRgb, v_sh0 + 3 * row[l], v_shN + 3 * g.k * row[l], v_basis_lanes);
     for (int j = 0; j < bases; ++j) v_basis[j] = load(v_basis_lanes[j]);
     sh_basis_vjp(view.sh_degree, dir, v_basis, v_dir);
     view_direction_vjp(dir, inverse_length, v_dir, v_offset);
@@ -226,11 +238,11 @@ static inline void project_vjp_lanes(const splat_gaussians& g, const splat_view&
     vf p[3], v_p[3], v_quat[4], v_log_scale[3], v_mean[3], v_W_here[9] = {};
     camera_point(cam, mean, p);
     project_vjp(p, quat, log_scale, cam, view.eps2d, v, v_p, v_quat, v_log_scale, v_W_here);
-    scatter<4>(grads.quats, index, count, v_quat);
-    scatter<3>(grads.log_scales, index, count, v_log_scale);
+    scatter<4>(v_quats, row, count, v_quat);
+    scatter<3>(v_log_scales, row, count, v_log_scale);
     for (int j = 0; j < 3; ++j)
         v_mean[j] = cam.W[j] * v_p[0] + cam.W[3 + j] * v_p[1] + cam.W[6 + j] * v_p[2] + v_offset[j];
-    scatter<3>(grads.means, index, count, v_mean);
+    scatter<3>(v_means, row, count, v_mean);
     const vi used = lane_index() < float(count);
     for (int j = 0; j < 3; ++j) {
         v_center[j] -= masked(used, v_offset[j]);
@@ -239,21 +251,22 @@ static inline void project_vjp_lanes(const splat_gaussians& g, const splat_view&
     }
 }
 
-// What a Gaussian that no pixel blended gets.
-static inline void no_gradient(const splat_gaussians& g, int64_t i, splat_gradients& grads) {
-    for (int j = 0; j < 3; ++j) grads.means[3 * i + j] = grads.log_scales[3 * i + j] = grads.sh0[3 * i + j] = 0.0f;
-    for (int j = 0; j < 4; ++j) grads.quats[4 * i + j] = 0.0f;
-    grads.logit_opacities[i] = 0.0f;
-    std::fill_n(grads.shN + 3 * g.k * i, 3 * g.k, 0.0f);
-    if (grads.means2d) grads.means2d[2 * i] = grads.means2d[2 * i + 1] = 0.0f;
-}
-
 static void project_vjp_loop(const splat_gaussians& g, const splat_view& view, Frame& frame, splat_gradients& grads,
-                             int threads) {
+                             const AdamStep* adam, float* staging, int threads) {
     const Camera<float> cam = camera_of(view);
-    const int64_t chunks = (g.n + kPoseChunk - 1) / kPoseChunk;
-#pragma omp parallel for schedule(dynamic, 2) num_threads(threads)
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const int64_t widths[kFields] = {3, 4, 3, 1, 3, 3 * int64_t(g.k)};
+    parallel_for((g.n + kPoseChunk - 1) / kPoseChunk, 2, threads, [&](int64_t chunk, int worker) {
+        const int64_t first = chunk * kPoseChunk, stop = std::min(g.n, first + kPoseChunk);
+        GradientRows rows = {{{grads.means, grads.quats, grads.log_scales, grads.logit_opacities, grads.sh0, grads.shN}}, 0};
+        if (adam) {
+            float* next = staging + worker * staging_floats(g.k);
+            for (int field = 0; field < kFields; ++field) {
+                rows.to.field[field] = next;
+                next += kPoseChunk * widths[field];
+            }
+            rows.first = first;
+        }
+        bool touched[kPoseChunk];
         vf v_W[9] = {}, v_t[3] = {}, v_center[3] = {};
         int64_t index[kLanes];
         float sums[kLanes][kSlotFloats];
@@ -261,30 +274,34 @@ static void project_vjp_loop(const splat_gaussians& g, const splat_view& view, F
         const auto flush = [&] {
             if (!filled) return;
             for (int l = filled; l < kLanes; ++l) index[l] = index[0];
-            project_vjp_lanes(g, view, cam, frame, index, filled, sums, grads, v_W, v_t, v_center);
+            project_vjp_lanes(g, view, cam, frame, index, filled, stop, sums, rows, grads.means2d, v_W, v_t, v_center);
             filled = 0;
         };
-        const int64_t stop = std::min(g.n, (chunk + 1) * kPoseChunk);
-        for (int64_t i = chunk * kPoseChunk; i < stop; ++i) {
+        for (int64_t i = first; i < stop; ++i) {
             v4 sum[kSlotFloats / 4] = {};
-            bool touched = false;
+            bool blended = false;
             for (uint32_t s = frame.pair_begin[i]; s < frame.pair_begin[i + 1]; ++s) {
                 if (frame.slot_lanes[s] == 0) continue;
-                touched = true;
+                blended = true;
                 for (int j = 0; j < kSlotFloats / 4; ++j)
                     sum[j] += load4(frame.slots + int64_t(s) * kSlotFloats + 4 * j);
             }
+            touched[i - first] = blended;
             if (grads.means2d_abs)
                 for (int j = 0; j < 2; ++j) grads.means2d_abs[2 * i + j] = sum[kSlotAbs / 4][kSlotAbs % 4 + j];
-            if (!touched) {
-                no_gradient(g, i, grads);
+            if (blended) {
+                for (int j = 0; j < kSlotFloats / 4; ++j) store4(sums[filled] + 4 * j, sum[j]);
+                index[filled++] = i;
+                if (filled == kLanes) flush();
                 continue;
             }
-            for (int j = 0; j < kSlotFloats / 4; ++j) store4(sums[filled] + 4 * j, sum[j]);
-            index[filled++] = i;
-            if (filled == kLanes) flush();
+            if (grads.means2d) grads.means2d[2 * i] = grads.means2d[2 * i + 1] = 0.0f;
+            if (adam && adam->only_touched) continue;
+            for (int field = 0; field < kFields; ++field)
+                std::fill_n(rows.to.field[field] + (i - rows.first) * widths[field], widths[field], 0.0f);
         }
         flush();
+        if (adam) adam_rows(*adam, rows.to, first, stop, touched);
         float pose_W[9], pose_t[3], pose_center[3];
         for (int j = 0; j < 9; ++j) pose_W[j] = sum_lanes(v_W[j]);
         for (int j = 0; j < 3; ++j) pose_t[j] = sum_lanes(v_t[j]), pose_center[j] = sum_lanes(v_center[j]);
@@ -292,7 +309,7 @@ static void project_vjp_loop(const splat_gaussians& g, const splat_view& view, F
         float* partial = frame.pose_partial + chunk * kPoseFloats;
         for (int j = 0; j < 9; ++j) partial[j] = pose_W[j];
         for (int j = 0; j < 3; ++j) partial[9 + j] = pose_t[j];
-    }
+    });
 }
 
 }  // namespace SPLAT_LEVEL

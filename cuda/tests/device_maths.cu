@@ -25,10 +25,10 @@ __global__ void forward_and_backward(const T* in, T* out, Camera<T> cam, int deg
     project_vjp(p, in + 3, in + 7, cam, T(0.3), v, out + 60, out + 63, out + 67, v_W);
     camera_center_vjp(cam.W, cam.t, v_offset, v_W, v_t);
     const T moments[6] = {p[0], p[1], p[2], v_W[0], v_t[0], color[0]};
-    T v_mean[2], v_cov[3], v_opacity, v_mu, v_xx, v_xy;
+    T v_mean[2], v_cov[3], v_opacity, v_mu, v_squares, v_difference;
     moments_to_screen(moments, projected.conic[0], p[0], p[1], T(0.5), v_mean, v_cov, &v_opacity);
-    out[70] = v_mean[0] + v_cov[0] + v_opacity + ssim_value_vjp(p[0], p[1], p[2], p[0], p[1], &v_mu, &v_xx, &v_xy);
-    out[71] = v_mu + v_xx + v_xy;
+    out[70] = v_mean[0] + v_cov[0] + v_opacity + ssim_value_vjp(p[0], p[1], p[2], p[0], &v_mu, &v_squares, &v_difference);
+    out[71] = v_mu + v_squares + v_difference;
 }
 
 __global__ void tiles_and_adam(const float* in, float* out, int* first_last) {

@@ -238,18 +238,19 @@ int main() {
               }
               return out;
           });
-    // Only x is optimised, so the partial derivatives w.r.t. mu_y and m_yy do not exist: in = mu_x, m_xx, m_xy.
+    // Only x is optimised, so the partial derivative w.r.t. mu_y does not exist: in = mu_x, m_squares, m_difference.
     for (int trial = 0; trial < 3; ++trial) {
         const double mu_y = uniform(0.1, 0.9), m_yy = mu_y * mu_y + uniform(0.01, 0.05);
         check("ssim_value, set " + std::to_string(trial), 20,
               [=] {
                   const double mu_x = uniform(0.1, 0.9);
-                  return Vec{mu_x, mu_x * mu_x + uniform(0.01, 0.05), mu_x * mu_y + uniform(-0.01, 0.01)};
+                  const double mu_d = mu_x - mu_y;
+                  return Vec{mu_x, mu_x * mu_x + m_yy + uniform(0.01, 0.05), mu_d * mu_d + uniform(0.0, 0.03)};
               },
-              [=](const Vec& x) { return Vec{splat::ssim_value(x[0], mu_y, x[1], m_yy, x[2])}; },
+              [=](const Vec& x) { return Vec{splat::ssim_value(x[0], mu_y, x[1], x[2])}; },
               [=](const Vec& x, const Vec& v) {
                   Vec out(3);
-                  splat::ssim_value_vjp(x[0], mu_y, x[1], m_yy, x[2], &out[0], &out[1], &out[2]);
+                  splat::ssim_value_vjp(x[0], mu_y, x[1], x[2], &out[0], &out[1], &out[2]);
                   for (double& e : out) e *= v[0];
                   return out;
               });

@@ -160,7 +160,7 @@ def test_results_do_not_depend_on_threads() -> None:
         results.append(native.l1_dssim(x, y, 0.2))
     native.set_threads(before)
     for loss, v_x in results[1:]:
-        assert torch.equal(loss, results[0][0]) and torch.equal(v_x, results[0][1])
+        assert loss == results[0][0] and torch.equal(v_x, results[0][1])
 
 
 def test_wrong_tensors_are_refused() -> None:

@@ -73,6 +73,18 @@ typedef struct {
     float* means2d_abs;      // [n, 2] px, optional: absolute values summed over pixels
 } splat_gradients;
 
+// One Adam step (Kingma & Ba 2015) of the six arrays of the Gaussians: means, quats, log_scales, logit_opacities, sh0, shN.
+typedef struct {
+    float* param[6];       // the arrays of splat_gaussians, updated in place
+    float* exp_avg[6];     // [n, ...] each
+    float* exp_avg_sq[6];  // [n, ...] each
+    double lr[6];
+    double beta1, beta2, eps;
+    int64_t step;             // counts from 1
+    int32_t only_touched;     // 1: Gaussians that no pixel blended keep their numbers and moments
+    int32_t sh_degree_grows;  // 1: SH bases beyond the view's degree have never had a gradient, so their moments are 0
+} splat_adam;
+
 typedef struct {
     int64_t n_visible, n_pairs, bytes;
 } splat_frame_info;
@@ -94,17 +106,23 @@ SPLAT_API void splat_cpu_workspace_destroy(splat_workspace*);
 // Draws the Gaussians; leaves in the workspace what the backward pass of this view needs.
 SPLAT_API int splat_cpu_forward(splat_workspace*, const splat_gaussians*, const splat_view*, splat_image*, splat_aux*,
                                 splat_frame_info* info);
-// Gradients of the last forward pass of this workspace; the same Gaussians and view must be given again.
+// Gradients of the last forward pass of this workspace; the same Gaussians and view must be given again. With `adam` (optional)
+// they go into the Gaussians at once, to the same numbers as by splat_cpu_adam array by array: the first six pointers of
+// splat_gradients are not used.
 SPLAT_API int splat_cpu_backward(splat_workspace*, const splat_gaussians*, const splat_view*,
-                                 const splat_image_cotangents*, splat_gradients*);
-// Fills seconds [5] with the durations of the last forward and backward pass: project, sort and bin, blend, blend
-// backward, project backward.
+                                 const splat_image_cotangents*, splat_gradients*, const splat_adam* adam);
+// How many (pixel, Gaussian) pairs the blend loop of the last forward pass evaluated, lanes that are masked off included, and
+// how many it blended. Walks the tiles once more.
+SPLAT_API int splat_cpu_count_pairs(splat_workspace*, const splat_view*, int64_t* evaluated, int64_t* blended);
+// Fills seconds [6] with the durations of the last calls on this workspace: project, sort and bin, blend, loss, blend
+// backward, project backward (with Adam, where that is part of it).
 SPLAT_API void splat_cpu_timings(const splat_workspace*, double* seconds);
 
 // loss = (1 - w) mean|x - y| + w (1 - mean ssim), w = ssim_weight, over x, y [h, w, 3] in [0, 1]; zero padding outside the
-// image as in 3DGS. Writes v_x [h, w, 3] = d loss / d x, and loss [3] = loss, mean|x - y|, mean ssim.
-SPLAT_API int splat_cpu_l1_ssim(splat_workspace*, const float* x, const float* y, int width, int height,
-                                float ssim_weight, float* v_x, double* loss);
+// image as in 3DGS. counts [h, w, 3], optional: where it is 0, x and y are taken as 0 (the means stay over all pixels) and the
+// gradient is 0. Writes v_x [h, w, 3] = d loss / d x, and loss [3] = loss, mean|x - y|, mean ssim.
+SPLAT_API int splat_cpu_l1_ssim(splat_workspace*, const float* x, const float* y, const float* counts, int width,
+                                int height, float ssim_weight, float* v_x, double* loss);
 
 // One Adam step (Kingma & Ba 2015) in place over count numbers; step counts from 1.
 SPLAT_API int splat_cpu_adam(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, int64_t count, double lr,
