@@ -258,6 +258,11 @@ def recycled(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(lent)
 
 
+def address(tensor: torch.Tensor | None) -> int | None:
+    """Where an output lies that was made here; what comes from elsewhere is checked by :func:`pointer`."""
+    return None if tensor is None else tensor.data_ptr()
+
+
 class Workspace:
     """Buffers of one forward/backward pair. Taken from a pool, and back in it when no longer referenced."""
 

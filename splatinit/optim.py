@@ -59,9 +59,14 @@ class GaussianAdam:
         return parts
 
     @torch.no_grad()
-    def step(self) -> None:
-        """One update from the ``.grad`` of the Gaussians, which are consumed. Fields without a gradient stay."""
+    def step(self, *, only_touched: bool = False) -> None:
+        """One update from the ``.grad`` of the Gaussians, which are consumed. Fields without a gradient stay.
+
+        only_touched: Gaussians whose gradients are all 0 keep their numbers and moments (sparse Adam of Taming-3DGS,
+            Mallick et al. 2024): a Gaussian out of sight is not moved by what it remembers of other views.
+        """
         self.steps += 1
+        before = self._rows(self._untouched()) if only_touched else {}
         for name, parameter in self.gaussians.tensors().items():
             gradient = parameter.grad
             parameter.grad = None
@@ -82,6 +87,35 @@ class GaussianAdam:
                 beta2=BETA2,
                 eps=EPS,
             )
+
+        for tensor, rows, kept in before.values():
+            tensor[rows] = kept
+
+    def _untouched(self) -> torch.Tensor:
+        """[m] rows of the Gaussians without any gradient."""
+        touched = torch.zeros(len(self.gaussians), dtype=torch.bool, device=self.gaussians.means.device)
+        for tensor in self.gaussians.tensors().values():
+            if tensor.grad is not None and tensor.numel():
+                touched |= (tensor.grad != 0).reshape(len(tensor), -1).any(dim=1)
+        return (~touched).nonzero()[:, 0]
+
+    def _rows(self, rows: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Copies of these rows of everything that :meth:`step` changes, beside where they belong."""
+        return {name: (tensor, rows, tensor[rows]) for name, tensor in self.state().items()}
+
+    def argument(self, *, only_touched: bool, sh_degree_grows: bool) -> native.AdamArg:
+        """What ``native.backward`` needs to make the next update itself; count it in :attr:`steps` when it is done.
+
+        sh_degree_grows: the SH degree of this view is the highest so far, so that the coefficients beyond it, which
+            have never had a gradient, need no visit.
+        """
+        fields = self.gaussians.tensors()
+        pointers = [
+            (native.c_void_p * 6)(*(native.pointer(name, part[name], tuple(fields[name].shape)) for name in fields))
+            for part in (fields, self.exp_avg, self.exp_avg_sq)
+        ]
+        rates = (native.c_double * 6)(*(self.learning_rates[name] for name in fields))
+        return native.AdamArg(*pointers, rates, BETA1, BETA2, EPS, self.steps + 1, only_touched, sh_degree_grows)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything but the step count, by flat names, for a checkpoint (not copied)."""

@@ -36,6 +36,7 @@ from .posers import POSERS, choose_poser
 from .progress import Progress, Silent
 from .raster import make_rasterizer
 from .registry import Registry
+from .stopwatch import Profile
 from .types import Camera, DepthPrior, Gaussians, ImageSet, Initialization, PointCloud, Scene
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ class RunResult:
         scene, start, gaussians: what the stages gave; ``gaussians`` and ``report`` are None when the run was stopped.
         report: the scores.
         seconds: stage → seconds it took when it was computed (not when it was re-used).
+        profile: where the seconds of the training went; None when it was stopped.
         steps_done: updates made in all.
         interrupted: whether ``stop`` ended the training; the same call goes on from its checkpoint.
         reused: the stages whose results were already there.
@@ -234,6 +236,7 @@ class RunResult:
     gaussians: Gaussians | None = None
     report: EvalReport | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    profile: Profile | None = None
     steps_done: int = 0
     interrupted: bool = False
     reused: tuple[str, ...] = ()
@@ -423,6 +426,7 @@ class _Line:
             steps=result.steps_done,
             gaussians=len(result.gaussians),
             peak_memory_mb=result.peak_memory_mb,
+            profile=dataclasses.asdict(result.profile),
         )
         return True
 
@@ -430,13 +434,15 @@ class _Line:
         return _scores(self.stages, self.scene, gaussians, self.config, self.progress)
 
     def result(self, begun: Initialization, **more: Any) -> RunResult:
-        seconds = {name: facts["seconds"] for name, facts in self.folder.record().items() if "seconds" in facts}
+        record = self.folder.record()
+        seconds = {name: facts["seconds"] for name, facts in record.items() if "seconds" in facts}
         return RunResult(
             folder=self.folder,
             config=self.config,
             scene=self.scene,
             start=begun,
             seconds=seconds,
+            profile=Profile(**record["train"]["profile"]) if "profile" in record.get("train", {}) else None,
             reused=tuple(self.stages.reused),
             **more,
         )

@@ -179,8 +179,9 @@ def unsee_masked(aux: RasterAux, counts: torch.Tensor) -> None:
     x, y = aux.means2d.detach().unbind(1)
     column, row = x.clamp(0, width - 1).long(), y.clamp(0, height - 1).long()  # a centre may lie outside of the image
     counted = counts.reshape(-1)[(row * width + column) * 3] > 0
-    if aux.v_means2d is not None:
-        v_x, v_y = aux.v_means2d.unbind(1)
+    gradient = aux.v_means2d if aux.v_means2d is not None else aux.v_means2d_abs
+    if gradient is not None:
+        v_x, v_y = gradient.unbind(1)
         counted |= (v_x != 0) | (v_y != 0)
     aux.visible &= counted
 

@@ -23,6 +23,7 @@ from .errors import ConfigError, OutOfMemory, SplatinitError, TrainingError
 from .memory import TrainingMemory
 from .progress import Progress, Silent
 from .raster.base import Rasterizer, RasterSettings
+from .stopwatch import Profile, Stopwatch
 from .targets import HeldOut, Priors, Targets, unsee_masked
 from .types import DepthPrior, Gaussians, Scene
 
@@ -49,6 +50,8 @@ class TrainConfig:
         lr_shN: of the higher ones: they are seen from few directions each, and would overfit at the rate of sh0.
         sh_interval: fraction of the steps after which the next SH degree joins in (3DGS: 1000 of 30 000).
         ssim_weight: of D-SSIM in the loss, the rest is L1.
+        selective_adam: Gaussians that no pixel of the view pulls at keep their numbers and their moments in that step
+            (the sparse Adam of Taming-3DGS, Mallick et al. 2024). Faster where most of the scene is out of sight.
         random_background: photos with alpha are composed over a random colour each step, so that no Gaussian can
             pose as the background; otherwise over the scene's background. Opaque photos are not concerned.
         depth_weight: of the relative depth error where a view has a depth prior (see losses.relative_depth_l1).
@@ -71,6 +74,7 @@ class TrainConfig:
     lr_shN: float = 2.5e-3 / 20
     sh_interval: float = 1 / 30
     ssim_weight: float = 0.2
+    selective_adam: bool = False
     random_background: bool = True
     depth_weight: float = 0.1
     depth_until: float = 0.5
@@ -102,6 +106,7 @@ class TrainResult:
         loss: exponential mean of the loss over about the last 100 steps.
         psnr: of the held-out view at the last look (dB), None without test views.
         peak_memory_mb: of the process.
+        profile: where the time of this call went (a training that was resumed: since then).
         notes: human-readable remarks (a damaged checkpoint that was passed over, a view that is masked completely).
     """
 
@@ -112,6 +117,7 @@ class TrainResult:
     loss: float | None
     psnr: float | None
     peak_memory_mb: float
+    profile: Profile
     notes: tuple[str, ...] = ()
 
 
@@ -150,9 +156,10 @@ def train(
     """
     import torch
 
-    from .losses import l1_dssim, relative_depth_l1
     from .optim import GaussianAdam
+    from .steps import StepConfig, StepTask, make_step
 
+    watch = Stopwatch()
     progress = progress or Silent()
     depth_priors = depth_priors or {}
     if not scene.train:
@@ -193,7 +200,10 @@ def train(
     def refine(step: int) -> Change | None:
         return densifier.refine(step, adam, seeded(random, seed, "densify", step))
 
+    training_step = make_step(adam, rasterizer, settings, StepConfig(config.ssim_weight, config.selective_adam))
     progress.start("train", total=config.steps)
+    resumed = adam.steps
+    watch.lap("begin")
     with Targets(scene, config, seed, device, spill=checkpoints, progress=progress) as targets:
         adam.admit = lambda count: needs.require_growth(
             len(adam.gaussians), count, step=adam.steps, photos=targets.still_to_keep()
@@ -206,25 +216,23 @@ def train(
             adam.learning_rates["means"] = rates["means"] * config.lr_means_end ** (done / config.steps)
             degree = min(gaussians.sh_degree, done // sh_every)
             depth_weight = config.depth_weight * (1 - done / depth_steps) if done < depth_steps else 0.0
-            with_stats = densifier.wants_stats(step)
+            stats = densifier.wants_stats(step)
 
             with _saved_on_failure(saver, report):
                 target = targets.get(done)
                 view = target.view
-                prior = priors.get(view, target.counts) if depth_weight > 0 else None
-                render = rasterizer.render(
-                    adam.gaussians,
-                    view.camera,
-                    settings=settings,
+                task = StepTask(
+                    camera=view.camera,
+                    rgb=target.rgb,
+                    counts=target.counts,
                     background=target.background,
                     sh_degree=degree,
-                    with_depth=prior is not None,
-                    with_stats=with_stats,
+                    depth=priors.get(view, target.counts) if depth_weight > 0 else None,
+                    depth_weight=depth_weight,
+                    stats=stats,
                 )
-                loss = l1_dssim(render.rgb, target.rgb, config.ssim_weight, target.counts)
-                if prior is not None:
-                    loss = loss + depth_weight * relative_depth_l1(render.depth, render.alpha, *prior)
-                value = loss.item()
+                watch.lap("photos")
+                value = training_step.loss(task)
                 if not math.isfinite(value):
                     raise TrainingError(
                         f"The loss at step {step} (view '{view.name}') is {value}; expected a finite number.",
@@ -232,13 +240,12 @@ def train(
                         step=step,
                         view=view.name,
                     )
-                loss.backward()
-            if with_stats and target.counts is not None:
-                unsee_masked(render.aux, target.counts)
-            densifier.observe(step, render, view.camera)
-            adam.step()
-            # Before a refinement takes memory: what this step drew with is not needed any more.
-            del target, prior, render, loss
+                aux = training_step.update()
+            watch.lap("step", training_step.seconds())
+            if stats and target.counts is not None:
+                unsee_masked(aux, target.counts)
+            densifier.observe(step, aux, view.camera)
+            del target, task, aux  # before a refinement takes memory
             with _saved_on_failure(saver, report, refinement_waits=True):
                 change = refine(step)
             if len(adam.gaussians) == 0:
@@ -249,20 +256,24 @@ def train(
                     step=step,
                 )
 
+            watch.lap("densify")
             report.refined(step, change, len(adam.gaussians))
             report.step(step, value, len(adam.gaussians))
             if step % preview_every == 0 or step == config.steps:
                 _check_finite(adam.gaussians, f"after step {step}")
                 report.preview(held_out.psnr(adam.gaussians, degree) if held_out else None)
+            watch.lap("report")
             if step < config.steps and stop():
                 interrupted = True
                 break
             if saver is not None:
                 saver.save_if_due(report.seconds())
+            watch.lap("checkpoint")
 
     seconds = report.seconds()
     if saver is not None and adam.steps > saver.saved_step:
         saver.save(seconds)
+    watch.lap("checkpoint")
     result = adam.gaussians.map(lambda tensor: tensor.detach())
     report.finish(len(result))
     return TrainResult(
@@ -273,6 +284,7 @@ def train(
         loss=report.loss,
         psnr=report.psnr,
         peak_memory_mb=_peak_memory_mb(),
+        profile=Profile(steps=adam.steps - resumed, seconds=watch.seconds),
         notes=(*notes, *targets.notes),
     )
 

@@ -40,6 +40,8 @@ struct Buffer {
     ~Buffer() { release(); }
 };
 
+constexpr int64_t kSortedByOne = 20000;
+
 enum Stage { kProject, kBin, kBlend, kLoss, kBlendVjp, kProjectVjp, kStages };
 
 double now() {
@@ -187,14 +189,16 @@ int splat_cpu_forward(splat_workspace* ws, const splat_gaussians* g, const splat
     kernels.project(*g, *view, f, *aux, threads);
     const double projected = now();
 
-    if (!number_pairs(f, ws->part_sums.reserve(2 * size_t(threads)), threads)) return SPLAT_TOO_MANY_PAIRS;
+    // Below some ten thousand Gaussians, to wake the threads ten times costs more than they save.
+    const int sorters = f.n < kSortedByOne ? 1 : threads;
+    if (!number_pairs(f, ws->part_sums.reserve(2 * size_t(sorters)), sorters)) return SPLAT_TOO_MANY_PAIRS;
     const size_t pairs = size_t(f.n_pairs);
     f.entries = ws->entries.reserve(pairs);
     f.entry_lanes = ws->entry_lanes.reserve(pairs);
     f.slot_lanes = ws->slot_lanes.reserve(pairs);
     if (aux->blend_weight) f.slot_weight = ws->slot_weight.reserve(pairs);
-    sort_by_depth(f, aux->depths, ws->sorting.reserve(size_t(sort_scratch(f.n, threads))), threads);
-    kernels.bin(f, ws->slot_tile.reserve(pairs), ws->counts.reserve(size_t(threads) * tiles), threads);
+    sort_by_depth(f, aux->depths, ws->sorting.reserve(size_t(sort_scratch(f.n, sorters))), sorters);
+    kernels.bin(f, ws->slot_tile.reserve(pairs), ws->counts.reserve(size_t(sorters) * tiles), sorters);
     const double binned = now();
 
     kernels.blend(*view, f, *image, aux->blend_weight != nullptr, threads);

@@ -30,7 +30,7 @@ struct AdamStep {
     int64_t width[kFields];   // floats of a Gaussian
     int64_t active[kFields];  // the first so many of them: behind, gradients and moments are 0 and nothing changes
     AdamRates rates;
-    bool only_touched;        // leave Gaussians that no pixel blended as they are, with their moments
+    bool only_touched;        // leave Gaussians without any gradient as they are, with their moments
 };
 
 // Gradients of the six arrays.

@@ -279,17 +279,18 @@ static void project_vjp_loop(const splat_gaussians& g, const splat_view& view, F
         };
         for (int64_t i = first; i < stop; ++i) {
             v4 sum[kSlotFloats / 4] = {};
-            bool blended = false;
             for (uint32_t s = frame.pair_begin[i]; s < frame.pair_begin[i + 1]; ++s) {
                 if (frame.slot_lanes[s] == 0) continue;
-                blended = true;
                 for (int j = 0; j < kSlotFloats / 4; ++j)
                     sum[j] += load4(frame.slots + int64_t(s) * kSlotFloats + 4 * j);
             }
-            touched[i - first] = blended;
+            // Where nothing pulls, not even at a pixel that was blended, all gradients are 0. NaN counts as a pull.
+            bool pulled = false;
+            for (int j = 0; j < kSlotFloats; ++j) pulled |= sum[j / 4][j % 4] != 0.0f;
+            touched[i - first] = pulled;
             if (grads.means2d_abs)
                 for (int j = 0; j < 2; ++j) grads.means2d_abs[2 * i + j] = sum[kSlotAbs / 4][kSlotAbs % 4 + j];
-            if (blended) {
+            if (pulled) {
                 for (int j = 0; j < kSlotFloats / 4; ++j) store4(sums[filled] + 4 * j, sum[j]);
                 index[filled++] = i;
                 if (filled == kLanes) flush();

@@ -33,6 +33,7 @@ from .options import (
     OutOption,
     OutsideOption,
     PairSceneArgument,
+    ProfileOption,
     SceneArgument,
     SeedOption,
     SettingsArgument,
@@ -141,6 +142,7 @@ def run(
     steps: StepsOption = None,
     seed: SeedOption = None,
     backend: BackendOption = None,
+    profile: ProfileOption = False,
 ) -> None:
     """The whole line: photos or a scene in; a trained splat, pictures and scores out.
 
@@ -161,7 +163,7 @@ def run(
         *reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside),
         *run_settings(init=init, steps=steps, seed=seed, backend=backend),
     ]
-    _run_and_show(scene, out, _config(config, options, settings))
+    _run_and_show(scene, out, _config(config, options, settings), profile)
 
 
 @command("init", "The line")
@@ -234,6 +236,7 @@ def train(
     steps: StepsOption = None,
     seed: SeedOption = None,
     backend: BackendOption = None,
+    profile: ProfileOption = False,
 ) -> None:
     """Train from points that you bring (laser scan, dense stereo, another tool, `splatinit init`) and score them.
 
@@ -254,7 +257,8 @@ def train(
         f"init.path={points.resolve()}",
     ]
     stem = start.resolve().stem if start.is_file() and start.stem != "points" else _run_name(points)
-    _run_and_show(scene, out or Path("runs") / f"{scene_name(scene)}-{stem}", _config(config, options, settings))
+    folder = out or Path("runs") / f"{scene_name(scene)}-{stem}"
+    _run_and_show(scene, folder, _config(config, options, settings), profile)
 
 
 @command("eval", "The line")
@@ -574,15 +578,17 @@ def _config(presets: Sequence[str] | None, options: Sequence[str], settings: Seq
     return build_config(*layers, parse_overrides([*options, *(settings or ())]))
 
 
-def _run_and_show(scene: Path, out: Path | None, config: RunConfig) -> None:
+def _run_and_show(scene: Path, out: Path | None, config: RunConfig, profile: bool) -> None:
     from .. import pipeline
-    from .tables import show_runs
+    from .tables import show_profile, show_runs
 
     result, signum = watched(
         lambda progress, stop: pipeline.run(scene, out, config=config, progress=progress, stop=stop),
     )
     exit_if_stopped(result, signum)
     show_runs(make_console(), [result])
+    if profile and result.profile is not None:
+        show_profile(make_console(), result.profile)
 
 
 def exit_if_stopped(result: RunResult, signum: int | None) -> None:

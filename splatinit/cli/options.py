@@ -125,6 +125,9 @@ BackendOption = Annotated[
         "--backend", metavar="NAME", show_default="cpu", help="Rasterizer: [cyan]cpu[/] (native), [cyan]reference[/] …"
     ),
 ]
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Also say where the time of the training went, stage by stage.")
+]
 PairSceneArgument = Annotated[
     Path | None,
     typer.Argument(

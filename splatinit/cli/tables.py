@@ -17,8 +17,23 @@ if TYPE_CHECKING:
     from ..demo import DemoResult
     from ..evaluation import EvalReport
     from ..pipeline import RunResult
+    from ..stopwatch import Profile
 
 STAGES = ("pose", "init", "train", "eval")
+PROFILED = {
+    "begin": "checks, resuming, first photos",
+    "photos": "waiting for the next photo, and making it floats",
+    "project": "Gaussians to the image, colours from SH",
+    "sort_and_bin": "depth order, and which tile sees whom",
+    "blend": "front to back",
+    "loss": "L1 and SSIM, with their gradient",
+    "blend_vjp": "back to front: gradients of the image",
+    "project_vjp": "gradients of the Gaussians, and Adam",
+    "step": "draw, compare, update, as far as the engine does not say more; Python between its calls",
+    "densify": "watching gradients; cloning, splitting, pruning",
+    "report": "live line, a look at a test view",
+    "checkpoint": "saving",
+}
 
 
 def show_runs(console: Console, results: Sequence[RunResult]) -> None:
@@ -54,6 +69,22 @@ def show_runs(console: Console, results: Sequence[RunResult]) -> None:
         sheet = result.folder.eval / "contact_sheet.png"
         files = {"splat": result.folder.splat, "scores": result.folder.eval / "metrics.json"}
         show_places(console, files | ({"picture": sheet} if sheet.exists() else {}))
+
+
+def show_profile(console: Console, profile: Profile) -> None:
+    """Where the time of the training went; the rows add up to the wall-clock time."""
+    total = sum(profile.seconds.values())
+    table = Table(title="Training, by stage", title_justify="left", title_style="bold", header_style="dim")
+    table.show_footer = True
+    table.add_column("stage", style="cyan", footer="sum")
+    table.add_column("seconds", justify="right", footer=f"{total:.2f}")
+    table.add_column("share %", justify="right")
+    table.add_column("ms a step", justify="right", footer=f"{1e3 * total / max(1, profile.steps):.2f}")
+    table.add_column("what", style="dim")
+    for stage, seconds in sorted(profile.seconds.items(), key=lambda row: -row[1]):
+        share, step = f"{100 * seconds / total:.1f}", f"{1e3 * seconds / max(1, profile.steps):.2f}"
+        table.add_row(stage, f"{seconds:.2f}", share, step, PROFILED.get(stage, ""))
+    console.print(table)
 
 
 def show_demo(console: Console, result: DemoResult) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..types import Camera, Render
+from ..types import Camera, RasterAux
 from .base import Change
 
 if TYPE_CHECKING:
@@ -109,15 +109,16 @@ class Adc:
         self._gradient_sum: torch.Tensor | None = None  # [n] sums over the steps since the last refinement
         self._seen: torch.Tensor | None = None  # [n] number of these steps in which the Gaussian was visible
 
-    def wants_stats(self, step: int) -> bool:
-        return step < self._end
+    def wants_stats(self, step: int) -> tuple[str, ...]:
+        if step >= self._end:
+            return ()
+        return ("v_means2d_abs",) if self.config.absgrad else ("v_means2d",)
 
-    def observe(self, step: int, render: Render, camera: Camera) -> None:
+    def observe(self, step: int, aux: RasterAux, camera: Camera) -> None:
         if not self.wants_stats(step):
             return
         import torch
 
-        aux = render.aux
         v_x, v_y = (aux.v_means2d_abs if self.config.absgrad else aux.v_means2d).unbind(1)
         # d/d(ndc) = d/d(px) · size/2. Spelled out instead of a norm over the last axis, which torch does slowly.
         v_x, v_y = v_x * (0.5 * camera.width), v_y * (0.5 * camera.height)

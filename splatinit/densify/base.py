@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..types import Camera, Render
+from ..types import Camera, RasterAux
 
 if TYPE_CHECKING:
     import torch
@@ -39,12 +39,13 @@ class Densifier(Protocol):
         """Training of ``steps`` updates in a scene of ``extent`` (scene units) begins: turn fractions into steps."""
         ...
 
-    def wants_stats(self, step: int) -> bool:
-        """Whether the render of this step has to carry ``with_stats`` (it costs a little)."""
+    def wants_stats(self, step: int) -> tuple[str, ...]:
+        """Names of the gradients in RasterAux that :meth:`observe` will read of this step (they cost a little)."""
         ...
 
-    def observe(self, step: int, render: Render, camera: Camera) -> None:
-        """After backward, before the update. ``render.aux`` holds the statistics if they were wanted."""
+    def observe(self, step: int, aux: RasterAux, camera: Camera) -> None:
+        """After the update. ``aux`` is of the render before it, with the statistics that were wanted, and holds until
+        the next step only."""
         ...
 
     def refine(self, step: int, adam: GaussianAdam, random: torch.Generator) -> Change | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..types import Camera, Render
+from ..types import Camera, RasterAux
 
 if TYPE_CHECKING:
     import torch
@@ -21,10 +21,10 @@ class NoDensify:
 
     def begin(self, *, steps: int, extent: float) -> None: ...
 
-    def wants_stats(self, step: int) -> bool:
-        return False
+    def wants_stats(self, step: int) -> tuple[str, ...]:
+        return ()
 
-    def observe(self, step: int, render: Render, camera: Camera) -> None: ...
+    def observe(self, step: int, aux: RasterAux, camera: Camera) -> None: ...
 
     def refine(self, step: int, adam: GaussianAdam, random: torch.Generator) -> None:
         return None

@@ -6,12 +6,14 @@ after projection, lives in native buffers that are re-used from step to step, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
 from .. import native
 from ..errors import ConfigError
-from ..types import Camera, Gaussians, RasterAux, Render
+from ..types import GAUSSIAN_FIELDS, Camera, Gaussians, RasterAux, Render
 from .base import RasterSettings
 
 
@@ -73,35 +75,48 @@ class _Call:
         self.info = native.FrameInfo()
 
     def arguments(self, tensors: tuple[torch.Tensor, ...]) -> tuple[native.GaussiansArg, native.ViewArg]:
-        means, quats, log_scales, logit_opacities, sh0, shN, background, viewmat = tensors
-        n, k = len(means), shN.shape[1]
-        gaussians = native.GaussiansArg(
-            n,
-            k,
-            native.pointer("means", means, (n, 3)),
-            native.pointer("quats", quats, (n, 4)),
-            native.pointer("log_scales", log_scales, (n, 3)),
-            native.pointer("logit_opacities", logit_opacities, (n,)),
-            native.pointer("sh0", sh0, (n, 1, 3)),
-            native.pointer("shN", shN, (n, k, 3)),
-        )
-        native.pointer("cam_from_world", viewmat, (4, 4))
+        *fields, background, viewmat = tensors
+        gaussians = gaussians_arg(dict(zip(GAUSSIAN_FIELDS, fields, strict=True)))
+        return gaussians, view_arg(self.camera, self.settings, self.degree, background, viewmat)
+
+
+def gaussians_arg(tensors: Mapping[str, torch.Tensor]) -> native.GaussiansArg:
+    """The six fields, checked. Their memory must stay where it is while the argument is used."""
+    n, k = len(tensors["means"]), tensors["shN"].shape[1]
+    shapes = {"means": (n, 3), "quats": (n, 4), "log_scales": (n, 3), "logit_opacities": (n,)}
+    shapes |= {"sh0": (n, 1, 3), "shN": (n, k, 3)}
+    return native.GaussiansArg(n, k, *(native.pointer(name, tensors[name], shape) for name, shape in shapes.items()))
+
+
+def view_arg(
+    camera: Camera,
+    settings: RasterSettings,
+    sh_degree: int,
+    background: torch.Tensor | None = None,
+    cam_from_world: torch.Tensor | None = None,
+) -> native.ViewArg:
+    """What to draw: the camera's pose unless another [4, 4] is given, over ``background`` [3] (black if None)."""
+    if cam_from_world is None:
+        pose = camera.cam_from_world.ravel().tolist()
+    else:
+        native.pointer("cam_from_world", cam_from_world, (4, 4))
+        pose = cam_from_world.detach().flatten().tolist()
+    if background is not None:
         native.pointer("background", background, (3,))
-        K = self.camera.K
-        view = native.ViewArg(
-            (native.c_float * 16)(*viewmat.detach().flatten().tolist()),
-            K[0, 0],
-            K[1, 1],
-            K[0, 2],
-            K[1, 2],
-            self.camera.width,
-            self.camera.height,
-            self.degree,
-            self.settings.antialiased,
-            self.settings.eps2d,
-            (native.c_float * 3)(*background.detach().tolist()),
-        )
-        return gaussians, view
+    K = camera.K
+    return native.ViewArg(
+        (native.c_float * 16)(*pose),
+        K[0, 0],
+        K[1, 1],
+        K[0, 2],
+        K[1, 2],
+        camera.width,
+        camera.height,
+        sh_degree,
+        settings.antialiased,
+        settings.eps2d,
+        (native.c_float * 3)(*((0.0, 0.0, 0.0) if background is None else background.detach().tolist())),
+    )
 
 
 class _Rasterize(torch.autograd.Function):
@@ -119,8 +134,8 @@ class _Rasterize(torch.autograd.Function):
             call.workspace,
             gaussians,
             view,
-            native.ImageArg(rgb.data_ptr(), alpha.data_ptr(), _address(depth)),
-            native.AuxArg(*map(_address, (aux.means2d, aux.depths, aux.radii, aux.visible, aux.blend_weight))),
+            native.ImageArg(rgb.data_ptr(), alpha.data_ptr(), native.address(depth)),
+            native.AuxArg(*map(native.address, (aux.means2d, aux.depths, aux.radii, aux.visible, aux.blend_weight))),
             call.info,
         )
         return rgb, alpha, depth
@@ -145,9 +160,6 @@ class _Rasterize(torch.autograd.Function):
             None if v_depth is None else native.pointer("gradient of depth", v_depth, (height, width)),
         )
         outputs = (*gradients, v_viewmat, v_background, aux.v_means2d, aux.v_means2d_abs)
-        native.backward(call.workspace, gaussians, view, v_image, native.GradientsArg(*map(_address, outputs)))
+        native.backward(call.workspace, gaussians, view, v_image, native.GradientsArg(*map(native.address, outputs)))
         return (*gradients, v_background, v_viewmat, None)
 
-
-def _address(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

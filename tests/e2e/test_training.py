@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import tiny
 import torch
 from tiny import MemoryPhoto
 
-from splatinit import decoding
+from splatinit import decoding, native
 from splatinit.densify.adc import Adc, AdcConfig
 from splatinit.densify.none import NoDensify
 from splatinit.errors import ConfigError, OutOfMemory, SceneError, ShapeError, TrainingError
@@ -228,10 +229,10 @@ def test_a_view_does_not_vote_on_gaussians_that_its_mask_hides():
 
     class Watching(NoDensify):
         def wants_stats(self, step):
-            return True
+            return ("v_means2d",)
 
-        def observe(self, step, render, camera):
-            seen.append((render.aux.visible, render.aux.means2d.detach(), render.aux.v_means2d, render.aux.radii))
+        def observe(self, step, aux, camera):
+            seen.append(tuple(t.clone() for t in (aux.visible, aux.means2d.detach(), aux.v_means2d, aux.radii)))
 
     run(replace(scene, test=()), densifier=Watching(), steps=5)
     hidden = 0
@@ -242,6 +243,19 @@ def test_a_view_does_not_vote_on_gaussians_that_its_mask_hides():
         assert torch.equal(visible, (radii > 0) & (moved | ~masked))
         hidden += int(((radii > 0) & ~visible).sum())
     assert hidden > 0
+
+
+def test_the_profile_adds_up_to_the_time_of_the_training():
+    began = time.perf_counter()
+    result = run(tiny.scene(), steps=40)
+    taken = time.perf_counter() - began
+    profile = result.profile
+    assert profile.steps == 40
+    assert {"photos", "step", "densify", "report", "checkpoint"} <= profile.seconds.keys()
+    assert min(profile.seconds.values()) > -1e-4  # stages lie inside their lap
+    assert result.seconds <= sum(profile.seconds.values()) + 0.01 <= taken + 0.02
+    if native.available():
+        assert profile.seconds["blend_vjp"] > 0
 
 
 # ----------------------------------------------------------------------------------------------------- photos, memory

@@ -42,11 +42,11 @@ def optimiser(gaussians: Gaussians) -> GaussianAdam:
 
 
 def seen(gradients: list[float], visible: list[bool] | None = None) -> SimpleNamespace:
-    """A render whose 2D gradients have the given norms in normalised device units, all along x."""
+    """The aux of a render whose 2D gradients have the given norms in normalised device units, all along x."""
     v = torch.zeros(len(gradients), 2)
     v[:, 0] = torch.tensor(gradients) / (CAMERA.width / 2)
     mask = torch.tensor([True] * len(gradients) if visible is None else visible)
-    return SimpleNamespace(aux=SimpleNamespace(v_means2d=v, v_means2d_abs=4 * v, visible=mask))
+    return SimpleNamespace(v_means2d=v, v_means2d_abs=4 * v, visible=mask)
 
 
 def adc(steps: int = 1000, extent: float = 1.0, **settings) -> Adc:
@@ -116,9 +116,9 @@ def test_gradients_are_averaged_over_the_steps_that_saw_the_gaussian():
 
 def test_both_axes_are_scaled_to_device_units():
     densifier = adc()
-    render = seen([0.0])
-    render.aux.v_means2d = torch.tensor([[3e-4, -4e-4]])
-    densifier.observe(1, render, CAMERA)
+    aux = seen([0.0])
+    aux.v_means2d = torch.tensor([[3e-4, -4e-4]])
+    densifier.observe(1, aux, CAMERA)
     expected = math.hypot(3e-4 * CAMERA.width / 2, 4e-4 * CAMERA.height / 2)
     assert densifier.state()["gradient_sum"].item() == pytest.approx(expected, rel=1e-5)
 

@@ -51,14 +51,17 @@ ALLOWED: dict[str, set[str]] = {
         "posers",
         "raster",
         "seeding",
+        "stopwatch",
         "training",
     },
     "posers": {"environment", "geometry", "io"},
     "raster": {"native"},
     "report": {"io"},
     "seeding": {"geometry"},
+    "steps": {"losses", "native", "optim", "raster"},
+    "stopwatch": set(),
     "targets": {"decoding", "draws", "raster"},
-    "training": {"decoding", "densify", "draws", "io", "losses", "memory", "optim", "raster", "targets"},
+    "training": {"decoding", "densify", "draws", "io", "memory", "optim", "raster", "steps", "stopwatch", "targets"},
     **{name: set() for name in SHARED},
 }
 HEAVY = {"open3d", "pillow_heif", "pycolmap", "gsplat", "imageio", "imageio_ffmpeg", "viser", "ray", "torchvision"}

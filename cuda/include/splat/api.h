@@ -81,7 +81,7 @@ typedef struct {
     double lr[6];
     double beta1, beta2, eps;
     int64_t step;             // counts from 1
-    int32_t only_touched;     // 1: Gaussians that no pixel blended keep their numbers and moments
+    int32_t only_touched;     // 1: Gaussians without any gradient keep their numbers and moments
     int32_t sh_degree_grows;  // 1: SH bases beyond the view's degree have never had a gradient, so their moments are 0
 } splat_adam;
 
