@@ -117,7 +117,7 @@ struct splat_workspace {
     Buffer<Entry> entries;
     Buffer<float> slots, slot_weight, tile_T, tile_depth, tile_weight, tile_background, pose_partial;
     Buffer<float> ssim_rings, staging;
-    Buffer<int32_t> tile_last;
+    Buffer<int32_t> tile_stop;
     Buffer<double> loss_parts;
     double seconds[kStages] = {};
 
@@ -127,7 +127,7 @@ struct splat_workspace {
                        slot_tile.bytes() + counts.bytes() + entries.bytes() + slots.bytes() + slot_weight.bytes() +
                        tile_T.bytes() + tile_depth.bytes() + tile_weight.bytes() + tile_background.bytes() +
                        pose_partial.bytes() + ssim_rings.bytes() +
-                       tile_last.bytes() + loss_parts.bytes());
+                       tile_stop.bytes() + loss_parts.bytes());
     }
 };
 
@@ -183,7 +183,7 @@ int splat_cpu_forward(splat_workspace* ws, const splat_gaussians* g, const splat
     f.order = ws->order.reserve(n);
     f.tile_begin = ws->tile_begin.reserve(tiles + 1);
     f.tile_T = ws->tile_T.reserve(tiles * kTilePixels);
-    f.tile_last = ws->tile_last.reserve(tiles * kTilePixels);
+    f.tile_stop = ws->tile_stop.reserve(tiles * kTilePixels);
     f.tile_depth = image->depth ? ws->tile_depth.reserve(tiles * kTilePixels) : nullptr;
     f.tile_weight = image->depth ? ws->tile_weight.reserve(tiles * kTilePixels) : nullptr;
     kernels.project(*g, *view, f, *aux, threads);

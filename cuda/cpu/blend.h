@@ -3,8 +3,10 @@
 // A tile keeps its pixels in L1 as arrays of vectors, and a vector holds a block of 4 x 1, 4 x 2 or 4 x 4 pixels: a splat
 // of a few pixels fills a compact block better than a piece of a row (50k splats at 800x600, 16 lanes: backward 1.15x
 // faster). For each Gaussian the intervals of all 16 rows are found at once (one vector square root), which gives a bit mask of the
-// vectors that it can reach; only those are evaluated. The forward pass records which of them really blended it, so the
-// backward pass evaluates nothing else. A lane that is saturated (or lies outside the image) has a negative transmittance.
+// vectors that it can reach; only those are evaluated. The forward pass takes 64 Gaussians at a time and turns their masks
+// around, so that it can walk through all that reach one vector with the vector's pixels in registers: Gaussian by Gaussian,
+// the processor would wait for each one's mask and mispredict the end of each one's short list of vectors. It records which vectors
+// really blended a Gaussian, so the backward pass evaluates nothing else, and where each pixel was saturated.
 #pragma once
 
 #include "simd.h"  // before the maths, see there
@@ -24,17 +26,19 @@ constexpr int kColumns = kTile / kBlockWidth;
 constexpr int kBlockRows = kTile / kBlockHeight;
 static_assert(kVectors <= 64, "a LaneMask has 64 bits");
 
-// Vector v holds the block in column v / kBlockRows, block row v % kBlockRows.
-static inline float block_x(int v) { return float(v / kBlockRows * kBlockWidth); }
-static inline float block_y(int v) { return float(v % kBlockRows * kBlockHeight); }
+// Centres of the pixels of a tile. Vector v holds the block in column v / kBlockRows, block row v % kBlockRows.
+struct TileCentres {
+    alignas(64) float x[kTilePixels], y[kTilePixels];
 
-// Pixel offsets of the lanes inside a block.
-struct BlockLanes {
-    vf x, y;
-    BlockLanes() {
-        for (int i = 0; i < kLanes; ++i) x[i] = float(i % kBlockWidth), y[i] = float(i / kBlockWidth);
+    constexpr TileCentres() : x(), y() {
+        for (int i = 0; i < kTilePixels; ++i) {
+            const int v = i / kLanes, lane = i % kLanes;
+            x[i] = float(v / kBlockRows * kBlockWidth + lane % kBlockWidth) + 0.5f;
+            y[i] = float(v % kBlockRows * kBlockHeight + lane / kBlockWidth) + 0.5f;
+        }
     }
 };
+static constexpr TileCentres kCentres;
 
 // The 16 bits of each column say which pixel rows are hit; a block is hit where any of its rows is. Returns bit v for vector v.
 static inline LaneMask rows_to_blocks(uint64_t x) {
@@ -75,10 +79,10 @@ static inline LaneMask reached_vectors(const Record& g, float tile_x, float tile
     return rows_to_blocks(hits);
 }
 
-// log2 of alpha in vector v, and its offsets from the mean.
-static inline vf block_power(const Record& g, float dx0, float dy0, int v, const BlockLanes& lanes, vf* dx, vf* dy) {
-    *dx = lanes.x + (dx0 + block_x(v));
-    *dy = lanes.y + (dy0 + block_y(v));
+// log2 of alpha at the pixels x, y of the tile, and their offsets from the mean; left, top: the tile's corner as seen from the mean.
+static inline vf pixel_power(const Record& g, vf x, vf y, float left, float top, vf* dx, vf* dy) {
+    *dx = x + left;
+    *dy = y + top;
     return log2_alpha(*dx, *dy, set1(g.qa), set1(g.shear), set1(g.qd), set1(g.log2_opacity));
 }
 
@@ -95,69 +99,114 @@ static inline void for_tile_pixels(const Frame& frame, int tile, F&& visit) {
         }
 }
 
+constexpr int kBatch = 64;                 // Gaussians whose masks are turned around together
+constexpr int32_t kNever = INT32_MAX;      // a pixel that was not saturated
+constexpr int32_t kOutside = INT32_MIN;    // a pixel beyond the border of the image
+
+// A batch of a tile's list: which vectors each Gaussian reaches, and which Gaussians reach each vector.
+struct Batch {
+    const Record* record[kBatch];
+    uint64_t reaching[kVectors];  // a bit per Gaussian
+    LaneMask blended[kBatch];
+
+    // Takes the entries [first, first + count).
+    void fill(const Frame& frame, uint32_t first, int count, float tile_x, float tile_y, LaneMask alive) {
+        alignas(64) int32_t masks[2][kBatch] = {};  // low and high halves
+        const vf row_lanes = lane_index();
+        const int64_t end = int64_t(frame.tile_begin[int64_t(frame.tiles_x) * frame.tiles_y]);
+        for (int i = 0; i < count; ++i) {
+            if (first + i + 8 < end) __builtin_prefetch(&frame.records[frame.entries[first + i + 8].gaussian]);
+            record[i] = &frame.records[frame.entries[first + i].gaussian];
+            const LaneMask mask = reached_vectors(*record[i], tile_x, tile_y, row_lanes) & alive;
+            masks[0][i] = int32_t(uint32_t(mask)), masks[1][i] = int32_t(uint32_t(mask >> 32));
+            blended[i] = 0;
+        }
+        for (int v = 0; v < kVectors; ++v) {
+            const vi bit = set1i(int32_t(uint32_t(1) << v % 32));
+            reaching[v] = 0;
+            for (int i = 0; i < kBatch; i += kLanes) {
+                vi mask;
+                __builtin_memcpy(&mask, masks[v / 32] + i, sizeof mask);
+                reaching[v] |= uint64_t(movemask((mask & bit) != 0)) << i;
+            }
+        }
+    }
+};
+
 // With kCount nothing is drawn: counts [2] grows by the (pixel, Gaussian) pairs that are evaluated and those that are blended.
 template <bool kDepth, bool kWeight, bool kCount = false>
 static void blend_tile(const splat_view& view, Frame& frame, splat_image& image, int tile, int64_t* counts = nullptr) {
     alignas(64) float T[kTilePixels], R[kTilePixels] = {}, G[kTilePixels] = {}, B[kTilePixels] = {};
     alignas(64) float Z[kDepth ? kTilePixels : kLanes] = {}, W[kDepth ? kTilePixels : kLanes] = {};
-    int32_t* last = frame.tile_last + int64_t(tile) * kTilePixels;
-    for (int i = 0; i < kTilePixels; ++i) T[i] = -1.0f, last[i] = -1;
-    for_tile_pixels(frame, tile, [&](int lane, int64_t) { T[lane] = 1.0f; });
-    LaneMask alive = 0;
-    for (int v = 0; v < kVectors; ++v) alive |= LaneMask(movemask(load(T + v * kLanes) > 0.0f) != 0) << v;
+    alignas(64) int32_t stop[kTilePixels];
+    for (int i = 0; i < kTilePixels; ++i) T[i] = 1.0f, stop[i] = kOutside;
+    for_tile_pixels(frame, tile, [&](int lane, int64_t) { stop[lane] = kNever; });
+    LaneMask alive = 0;  // vectors with a pixel that is neither saturated nor outside
+    for (int i = 0; i < kTilePixels; ++i) alive |= LaneMask(stop[i] == kNever) << i / kLanes;
 
     const float tile_x = float((tile % frame.tiles_x) * kTile), tile_y = float((tile / frame.tiles_x) * kTile);
-    const vf row_lanes = lane_index();
-    const BlockLanes lanes;
     const uint32_t begin = frame.tile_begin[tile], end = frame.tile_begin[tile + 1];
-    uint32_t e = begin;
-    for (; e < end && alive; ++e) {
-        const Entry entry = frame.entries[e];
-        if (e + 4 < end) __builtin_prefetch(&frame.records[frame.entries[e + 4].gaussian]);
-        const Record& g = frame.records[entry.gaussian];
-        LaneMask todo = reached_vectors(g, tile_x, tile_y, row_lanes) & alive, blended = 0;
-        const float dx0 = tile_x + 0.5f - g.x, dy0 = tile_y + 0.5f - g.y;
-        const vi position = set1i(int32_t(e - begin));
-        vf weight_sum = set1(0.0f);
-        for (; todo; todo &= todo - 1) {
-            const int v = __builtin_ctzll(todo), o = v * kLanes;
-            vf dx, dy;
-            const vf power = block_power(g, dx0, dy0, v, lanes, &dx, &dy);
-            const vi passes = power >= float(kLog2AlphaMin);
-            const vf alpha = vmin(exp2_fast(power), set1(kAlphaMax));
-            const vf t = load(T + o);
-            const vf next = fma(-alpha, t, t);
-            const vi blends = passes & (next > kTransmittanceMin);
-            const vf w = masked(blends, alpha * t);
-            store(R + o, fma(w, set1(g.r), load(R + o)));
-            store(G + o, fma(w, set1(g.g), load(G + o)));
-            store(B + o, fma(w, set1(g.b), load(B + o)));
-            if (kDepth) {
-                store(Z + o, fma(w, set1(g.depth), load(Z + o)));
-                store(W + o, load(W + o) + w);
+    uint32_t first = begin;
+    for (; first < end && alive; first += kBatch) {
+        const int count = end - first < kBatch ? int(end - first) : kBatch;
+        Batch batch;
+        batch.fill(frame, first, count, tile_x, tile_y, alive);
+        alignas(64) vf weights[kWeight ? kBatch : 1] = {};
+        for (LaneMask vectors = alive; vectors; vectors &= vectors - 1) {
+            const int v = __builtin_ctzll(vectors), o = v * kLanes;
+            const vf x = load(kCentres.x + o), y = load(kCentres.y + o);
+            vf t = load(T + o), r = load(R + o), g = load(G + o), b = load(B + o), z{}, w_sum{};
+            if (kDepth) z = load(Z + o), w_sum = load(W + o);
+            vi stops_at;
+            __builtin_memcpy(&stops_at, stop + o, sizeof stops_at);
+            vi live = stops_at == kNever;
+            for (uint64_t todo = batch.reaching[v]; todo; todo &= todo - 1) {
+                const int i = __builtin_ctzll(todo);
+                const Record& record = *batch.record[i];
+                vf dx, dy;
+                const vf power = pixel_power(record, x, y, tile_x - record.x, tile_y - record.y, &dx, &dy);
+                const vi passes = (power >= float(kLog2AlphaMin)) & live;
+                const vf alpha = vmin(exp2_fast(power), set1(kAlphaMax));
+                const vf next = fma(-alpha, t, t);
+                const vi blends = passes & (next > kTransmittanceMin);
+                const vf w = masked(blends, alpha * t);
+                r = fma(w, set1(record.r), r);
+                g = fma(w, set1(record.g), g);
+                b = fma(w, set1(record.b), b);
+                if (kDepth) z = fma(w, set1(record.depth), z), w_sum += w;
+                if (kWeight) weights[i] += w;
+                t = select(blends, next, t);
+                batch.blended[i] |= LaneMask(movemask(blends) != 0) << v;
+                if (kCount) counts[0] += kLanes, counts[1] += __builtin_popcount(movemask(blends));
+                const vi stops = passes & ~blends;  // the pixels that this Gaussian would saturate end here
+                if (movemask(stops)) {
+                    stops_at = select(stops, set1i(int32_t(first - begin) + i), stops_at);
+                    live = live & ~stops;
+                    if (!movemask(live)) {
+                        alive &= ~(LaneMask(1) << v);
+                        break;
+                    }
+                }
             }
-            if (kWeight) weight_sum += w;
-            const vi stops = passes & ~blends;
-            // A lane that this Gaussian would saturate ends here, and its transmittance turns negative.
-            store(T + o, select(blends, next, select(stops, -vabs(t), t)));
-            vi l;
-            __builtin_memcpy(&l, last + o, sizeof l);
-            l = select(blends, position, l);
-            __builtin_memcpy(last + o, &l, sizeof l);
-            blended |= LaneMask(movemask(blends) != 0) << v;
-            if (kCount) counts[0] += kLanes, counts[1] += __builtin_popcount(movemask(blends));
-            if (movemask(stops) && !movemask(load(T + o) > 0.0f)) alive &= ~(LaneMask(1) << v);
+            store(T + o, t), store(R + o, r), store(G + o, g), store(B + o, b);
+            if (kDepth) store(Z + o, z), store(W + o, w_sum);
+            __builtin_memcpy(stop + o, &stops_at, sizeof stops_at);
         }
-        frame.entry_lanes[e] = frame.slot_lanes[entry.slot] = blended;
-        if (kWeight) frame.slot_weight[entry.slot] = blended ? sum_lanes(weight_sum) : 0.0f;
-    }
-    for (; e < end; ++e) {
-        frame.entry_lanes[e] = frame.slot_lanes[frame.entries[e].slot] = 0;
-        if (kWeight) frame.slot_weight[frame.entries[e].slot] = 0.0f;
+        if (kCount) continue;
+        for (int i = 0; i < count; ++i) {
+            const uint32_t slot = frame.entries[first + i].slot;
+            frame.entry_lanes[first + i] = frame.slot_lanes[slot] = batch.blended[i];
+            if (kWeight) frame.slot_weight[slot] = batch.blended[i] ? sum_lanes(weights[i]) : 0.0f;
+        }
     }
     if (kCount) return;
-    for (int v = 0; v < kVectors; ++v) store(T + v * kLanes, vabs(load(T + v * kLanes)));
+    for (uint32_t e = first; e < end; ++e) {
+        const uint32_t slot = frame.entries[e].slot;
+        frame.entry_lanes[e] = frame.slot_lanes[slot] = 0;
+        if (kWeight) frame.slot_weight[slot] = 0.0f;
+    }
     __builtin_memcpy(frame.tile_T + int64_t(tile) * kTilePixels, T, sizeof T);
+    __builtin_memcpy(frame.tile_stop + int64_t(tile) * kTilePixels, stop, sizeof stop);
     for_tile_pixels(frame, tile, [&](int lane, int64_t pixel) {
         image.rgb[3 * pixel] = R[lane] + T[lane] * view.background[0];
         image.rgb[3 * pixel + 1] = G[lane] + T[lane] * view.background[1];
@@ -177,7 +226,7 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
     alignas(64) float vR[kTilePixels] = {}, vG[kTilePixels] = {}, vB[kTilePixels] = {};
     alignas(64) float vZ[kDepth ? kTilePixels : kLanes] = {}, D[kDepth ? kTilePixels : kLanes] = {};
     __builtin_memcpy(T, frame.tile_T + int64_t(tile) * kTilePixels, sizeof T);
-    const int32_t* last = frame.tile_last + int64_t(tile) * kTilePixels;
+    const int32_t* stop = frame.tile_stop + int64_t(tile) * kTilePixels;
     double v_background[3] = {};
     for_tile_pixels(frame, tile, [&](int lane, int64_t pixel) {
         vR[lane] = v_image.rgb[3 * pixel];
@@ -199,7 +248,6 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
     for (int c = 0; c < 3; ++c) frame.tile_background[4 * int64_t(tile) + c] = float(v_background[c]);
 
     const float tile_x = float((tile % frame.tiles_x) * kTile), tile_y = float((tile / frame.tiles_x) * kTile);
-    const BlockLanes lanes;
     const uint32_t begin = frame.tile_begin[tile], end = frame.tile_begin[tile + 1];
     for (uint32_t e = end; e-- > begin;) {
         LaneMask todo = frame.entry_lanes[e];
@@ -207,17 +255,17 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
         const Entry entry = frame.entries[e];
         if (e >= begin + 4) __builtin_prefetch(&frame.records[frame.entries[e - 4].gaussian]);
         const Record& g = frame.records[entry.gaussian];
-        const float dx0 = tile_x + 0.5f - g.x, dy0 = tile_y + 0.5f - g.y;
+        const float left = tile_x - g.x, top = tile_y - g.y;
         const float a = conic_a(g.qa), b = a * g.shear, d = inverse_yy(g.qd);
         const vi position = set1i(int32_t(e - begin));
         vf sums[16] = {};  // in the order of Slot; the tail pads the second group of eight
         for (; todo; todo &= todo - 1) {
             const int v = __builtin_ctzll(todo), o = v * kLanes;
             vf dx, dy;
-            const vf power = block_power(g, dx0, dy0, v, lanes, &dx, &dy);
-            vi l;
-            __builtin_memcpy(&l, last + o, sizeof l);
-            const vi blends = (power >= float(kLog2AlphaMin)) & (l >= position);
+            const vf power = pixel_power(g, load(kCentres.x + o), load(kCentres.y + o), left, top, &dx, &dy);
+            vi stops_at;
+            __builtin_memcpy(&stops_at, stop + o, sizeof stops_at);
+            const vi blends = (power >= float(kLog2AlphaMin)) & (position < stops_at);
             const vf raw = masked(blends, exp2_fast(power));
             const vf alpha = vmin(raw, set1(kAlphaMax));
             const vf inverse = 1.0f / (1.0f - alpha);

@@ -54,7 +54,8 @@ struct Frame {
     float* tile_T = nullptr;          // [tiles, 256] transmittance at the end, in the tile's vector order
     float* tile_depth = nullptr;      // [tiles, 256] expected depth, where it was asked for
     float* tile_weight = nullptr;     // [tiles, 256] and the weight it was divided by
-    int32_t* tile_last = nullptr;     // [tiles, 256] position in the tile's list of the last blended Gaussian, -1 if none
+    int32_t* tile_stop = nullptr;     // [tiles, 256] position in the tile's list of the Gaussian that would have saturated
+                                      // the pixel, INT32_MAX if none did; INT32_MIN outside the image
     float* tile_background = nullptr; // [tiles, 4] partial gradients of the background
     float* pose_partial = nullptr;    // [chunks, kPoseFloats]
 };
