@@ -87,7 +87,9 @@ def read_vertices(path: Path) -> np.ndarray:
             + " of the header; expected the end of the file.",
             path=path,
         )
-    return np.frombuffer(data, dtype, vertex.count, start).astype(dtype.newbyteorder("="))
+    found = np.frombuffer(data, dtype, vertex.count, start)
+    # A plain copy where the order of bytes is ours: astype goes field by field.
+    return found.copy() if dtype.isnative else found.astype(dtype.newbyteorder("="))
 
 
 def _end_of(path: Path, data: bytes, start: int, element: _Element, order: str) -> int:
@@ -240,5 +242,9 @@ def columns(vertices: np.ndarray, names: tuple[str, ...]) -> np.ndarray | None:
     """[n, len(names)] float32 of these properties, or None where one is absent."""
     if any(name not in vertices.dtype.names for name in names):
         return None
+    if all(vertices.dtype[name] == np.float32 for name in vertices.dtype.names):
+        # One table, as splats are: rows are read once, in place of 59 times.
+        table = vertices.view(np.float32).reshape(len(vertices), len(vertices.dtype.names))
+        return table[:, [vertices.dtype.names.index(name) for name in names]]
     with np.errstate(over="ignore", invalid="ignore"):  # not finite as float32: the callers' checks report it
         return np.stack([vertices[name].astype(np.float32) for name in names], axis=1)
