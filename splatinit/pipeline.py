@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,17 +177,23 @@ def render(
     background: tuple[float, float, float] | None = None,
     progress: Progress = Silent(),
 ) -> Iterator[np.ndarray]:
-    """The images [h, w, 3] uint8 that ``cameras`` see, one after the other; over black without a ``background``."""
-    import torch
+    """The images [h, w, 3] uint8 that ``cameras`` see, one after the other; over black without a ``background``.
+
+    A few images are drawn ahead in a thread of their own (see :mod:`splatinit.frames`), so leave ``gaussians`` alone
+    while they come. Raises BackendError where the backend gave colours that are not finite.
+    """
+    from . import frames
 
     environment.use_threads()
     rasterizer, settings = make_rasterizer(_name(raster)), _raster_settings(raster)
-    colour = None if background is None else torch.tensor(background, dtype=torch.float32)
+
+    def draw(camera: Camera) -> np.ndarray:
+        return frames.draw(gaussians, camera, rasterizer=rasterizer, settings=settings, background=background)
+
     progress.start("render", len(cameras))
-    with torch.no_grad():
-        for done, camera in enumerate(cameras, 1):
-            image = rasterizer.render(gaussians, camera, settings=settings, background=colour).rgb
-            yield (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    with closing(frames.drawn_ahead(draw, cameras)) as images:
+        for done, image in enumerate(images, 1):
+            yield image
             progress.advance(done)
     progress.finish(f"{len(cameras)} images")
 
