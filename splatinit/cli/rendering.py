@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from .. import paths, pipeline
+from .. import environment, paths, pipeline
 from ..config import Choice
 from ..errors import ConfigError
 from ..io.cameras import read_cameras
-from ..io.images import write_png
-from ..io.video import codec, write_video
+from ..io.video import codec, even_size, write_frames, write_video
 from ..progress import Progress
 from ..registry import nearest
 from ..types import Camera, Gaussians, Scene
@@ -21,6 +22,7 @@ MOVING = ("through", "orbit")
 VIEWS = ("test", "train", "all")
 # Where neither scene nor file says how large: the usual small video.
 DEFAULT_SIZE = (960, 540)
+PNG_THREADS = 4  # at most: beyond that the engine, which feeds them, is the limit
 
 
 def render_to_files(
@@ -45,26 +47,58 @@ def render_to_files(
     views = names is not None
     stem = Path(path).stem if path.endswith(".json") else path
     out = out or Path(f"render-{stem}" if views else f"render-{stem}.mp4")
-    background = None if scene is None else scene.background
-    images = pipeline.render(gaussians, cameras, raster=raster, background=background, progress=progress)
-    if out.suffix.lower() == ".mp4":
-        if len({(camera.width, camera.height) for camera in cameras}) > 1:
-            raise ConfigError("These views have different sizes, and a video has one.", hint="Give a folder as --out.")
-        write_video(out, images, fps)
-        progress.note(f"video codec: {codec()}")
-        return [out]
-    if out.suffix:
+    film = out.suffix.lower() == ".mp4"
+    sizes = {(camera.width, camera.height) for camera in cameras}
+    if film and len(sizes) > 1:
+        raise ConfigError("These views have different sizes, and a video has one.", hint="Give a folder as --out.")
+    if out.suffix and not film:
         raise ConfigError(f"--out {out}: expected a name ending in .mp4, or a folder.", path=out)
-    return _write_images(out, names or [f"{index:05d}" for index in range(len(cameras))], images)
-
-
-def _write_images(out: Path, names: list[str], images: Iterable[np.ndarray]) -> list[Path]:
-    written = []
-    for name, image in zip(names, images, strict=True):
-        file = out / Path(name).with_suffix(".png")
-        write_png(file, image)
-        written.append(file)
+    background = None if scene is None else scene.background
+    threads = environment.wanted_threads() or environment.cores()
+    pace = Pace(progress, len(cameras))
+    # Closed in any case, so that after an error or Ctrl-C nothing goes on being drawn.
+    with closing(pipeline.render(gaussians, cameras, raster=raster, background=background)) as images:
+        if film:
+            write_video(out, pace.told(images), fps, threads=threads)
+            written = [out]
+        else:
+            files = [out / name for name in _png_names(names or [f"{index:05d}" for index in range(len(cameras))])]
+            written = write_frames(files, pace.told(images), threads=min(threads, PNG_THREADS))
+    pace.finish(cameras[0])
+    if film:
+        width, height = cameras[0].width, cameras[0].height
+        progress.note(f"video codec: {codec()}")
+        if even_size(height, width) != (height, width):
+            progress.note(f"A video has even sides: the last row or column of {width}×{height} px is left out.")
     return written
+
+
+class Pace:
+    """Tells how many frames are done, and how many a second."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total = progress, total
+        self._began = time.perf_counter()
+        progress.start("render", total)
+
+    def told(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for done, image in enumerate(images, 1):
+            yield image
+            self._progress.advance(done, **{"frames/s": f"{self._rate(done):.1f}"})
+
+    def finish(self, camera: Camera) -> None:
+        """To be called when the last frame is encoded and on the disk."""
+        size = f"{camera.width}×{camera.height}"
+        self._progress.finish(f"{self._total} frames of {size}, {self._rate(self._total):.1f} frames/s")
+
+    def _rate(self, done: int) -> float:
+        return done / max(time.perf_counter() - self._began, 1e-9)
+
+
+def _png_names(names: list[str]) -> list[Path]:
+    """Names of views as names of PNG files; where two views differ in their suffix alone, it is kept."""
+    short = [Path(name).with_suffix(".png") for name in names]
+    return short if len(set(short)) == len(names) else [Path(f"{name}.png") for name in names]
 
 
 def choose_cameras(

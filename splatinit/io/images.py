@@ -640,13 +640,15 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
     return (np.clip(np.nan_to_num(values, nan=0.0), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
-def write_png(path: Path, pixels: np.ndarray) -> None:
+def write_png(path: Path, pixels: np.ndarray, *, level: int = 4) -> None:
     """Write a PNG atomically.
 
     Args:
         path: ends in ``.png``.
         pixels: [h, w] uint8 or uint16 (grey), [h, w, 3] uint8 (sRGB) or [h, w, 4] uint8 (with alpha, not
             premultiplied).
+        level: of zlib, 0 to 9; the pixels are the same. On renders of 960×540, 1 takes 28 to 35 ms and 4 takes 44 to 84
+            for files that are 13 to 15 % smaller.
     """
     pixels = np.ascontiguousarray(pixels)
     colour = pixels.ndim == 3 and pixels.shape[2] in (3, 4) and pixels.dtype == np.uint8
@@ -656,7 +658,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
             f"write_png needs [h, w] uint8|uint16 or [h, w, 3|4] uint8, got {list(pixels.shape)} {pixels.dtype}."
         )
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=4)
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=level)
 
 
 __all__ = [

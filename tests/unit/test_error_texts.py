@@ -180,7 +180,7 @@ def test_a_lock_that_another_process_makes_first(tmp_path, monkeypatch):
 def test_no_video_encoder(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "VideoWriter", lambda *_: SimpleNamespace(isOpened=lambda: False))
     with says(FormatError, "OpenCV could not open a video encoder.\n.*pip install"):
-        video._write_opencv(tmp_path / "a.mp4", iter([np.zeros((4, 4, 3), np.uint8)]), 10)
+        video._write_opencv(tmp_path / "a.mp4", iter([np.zeros((4, 4, 3), np.uint8)]), 4, 4, 10)
 
 
 # ---------------------------------------------------------------------------------------------------- the command line
