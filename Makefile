@@ -27,6 +27,7 @@ lint: $(VENV)/.lint
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/raster.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/rendering.py
 
 CASES ?= 10000
 TARGET ?= all

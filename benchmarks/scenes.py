@@ -1,4 +1,4 @@
-"""Random Gaussians with a chosen overlap: n of them fill the view so that a pixel blends about ``blended`` of them."""
+"""Gaussians to draw: a random cloud with a chosen overlap, and surfaces as training leaves them."""
 
 from __future__ import annotations
 
@@ -34,3 +34,71 @@ def random_scene(n: int, width: int, height: int, blended: float = 30.0, seed: i
     )
     K = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
     return gaussians, Camera(K, np.eye(4), width, height)
+
+
+def room(n: int, seed: int = 0) -> Gaussians:
+    """A room of 8 × 3 × 8 with sixteen balls: what a video shows of a trained scene, for drawing and for encoders.
+
+    Flat Gaussians lie along the surfaces, a twentieth floats before these. Their opacities are those of trained
+    scenes (many nearly transparent, some nearly opaque), their colours smooth patterns with a little SH of degree 3.
+    y points down; the floor is at y = 0.
+    """
+    random = torch.Generator().manual_seed(seed)
+    half, height = 4.0, 3.0
+    balls = 16
+    centres = torch.rand(balls, 3, generator=random) * torch.tensor([3.6, 1.6, 3.6]) - torch.tensor([1.8, 2.0, 1.8])
+    radii = 0.2 + 0.3 * torch.rand(balls, generator=random)
+
+    normals = torch.nn.functional.normalize(torch.randn(n, 3, generator=random), dim=1)
+    ball = torch.randint(balls, (n,), generator=random)
+    on_balls = centres[ball] + radii[ball, None] * normals
+    # Floor, ceiling and walls: a random place in the box is pushed to one of its sides.
+    place = 2 * torch.rand(n, 3, generator=random) - 1
+    side = torch.multinomial(torch.tensor([3.0, 8.0, 3.0]), n, replacement=True, generator=random)[:, None]
+    sign = torch.where(torch.rand(n, 1, generator=random) < 0.5, -1.0, 1.0)
+    size = torch.tensor([half, height / 2, half])
+    on_walls = place.scatter(1, side, sign) * size - torch.tensor([0.0, height / 2, 0.0])
+    inwards = torch.zeros(n, 3).scatter(1, side, -sign)
+
+    of_ball = torch.rand(n, 1, generator=random) < 0.3
+    normals = torch.where(of_ball, normals, inwards)
+    floating = torch.where(torch.rand(n, 1, generator=random) < 0.05, 0.2, 0.005)
+    means = torch.where(of_ball, on_balls, on_walls) + normals * torch.rand(n, 1, generator=random) * floating
+
+    area = 4 * half**2 * 2 + 8 * half * height + float((4 * math.pi * radii**2).sum())
+    spacing = math.sqrt(area / n)
+    log_scales = math.log(0.8 * spacing) + 0.5 * torch.randn(n, 3, generator=random)
+    log_scales[:, 2] -= 2.0
+    # The rotation that takes z to the normal: half of the turn between them, as a quaternion.
+    quats = torch.cat([1 + normals[:, 2:], -normals[:, 1:2], normals[:, :1], torch.zeros(n, 1)], dim=1)
+    quats[(quats.norm(dim=1) < 1e-3)] = torch.tensor([0.0, 1.0, 0.0, 0.0])
+
+    waves = torch.randn(3, 9, generator=random) * torch.tensor([1.5] * 3 + [6.0] * 3 + [20.0] * 3)
+    pattern = torch.sin(means @ waves + 6 * torch.rand(9, generator=random))
+    sh0 = (pattern.reshape(n, 3, 3) * torch.tensor([0.8, 0.6, 0.5])[:, None]).sum(1)
+    return Gaussians(
+        means=means,
+        quats=quats,
+        log_scales=log_scales,
+        logit_opacities=2.0 * torch.randn(n, generator=random) - 0.5,
+        sh0=sh0[:, None],
+        shN=0.03 * torch.randn(n, 15, 3, generator=random),
+    )
+
+
+def walk(frames: int, width: int, height: int) -> list[Camera]:
+    """One turn through the room, at eye level and 64° wide, looking past its middle."""
+    focal = 0.8 * width
+    K = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+    cameras = []
+    for turn in 2 * np.pi * np.arange(frames) / frames:
+        centre = np.array([3.2 * np.sin(turn), -1.6 - 0.3 * np.sin(2 * turn), -3.2 * np.cos(turn)])
+        ahead = np.array([0.4 * np.cos(turn), -1.3, 0.4 * np.sin(turn)]) - centre
+        ahead /= np.linalg.norm(ahead)
+        right = np.cross([0.0, 1.0, 0.0], ahead)
+        right /= np.linalg.norm(right)
+        pose = np.eye(4)
+        pose[:3, :3] = [right, np.cross(ahead, right), ahead]
+        pose[:3, 3] = -pose[:3, :3] @ centre
+        cameras.append(Camera(K, pose, width, height))
+    return cameras
