@@ -26,7 +26,7 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/raster.py
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/rendering.py
 
 CASES ?= 10000

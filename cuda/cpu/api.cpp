@@ -40,7 +40,7 @@ struct Buffer {
     ~Buffer() { release(); }
 };
 
-constexpr int64_t kSortedByOne = 20000;
+constexpr int64_t kSortedByOne = 100000;  // Gaussians: 2 ms by one thread
 
 enum Stage { kProject, kBin, kBlend, kLoss, kBlendVjp, kProjectVjp, kStages };
 
@@ -189,7 +189,7 @@ int splat_cpu_forward(splat_workspace* ws, const splat_gaussians* g, const splat
     kernels.project(*g, *view, f, *aux, threads);
     const double projected = now();
 
-    // Below some ten thousand Gaussians, to wake the threads ten times costs more than they save.
+    // The sort has eight parallel loops: where another process wants the cores, to wait eight times costs more than is saved.
     const int sorters = f.n < kSortedByOne ? 1 : threads;
     if (!number_pairs(f, ws->part_sums.reserve(2 * size_t(sorters)), sorters)) return SPLAT_TOO_MANY_PAIRS;
     const size_t pairs = size_t(f.n_pairs);
@@ -198,7 +198,7 @@ int splat_cpu_forward(splat_workspace* ws, const splat_gaussians* g, const splat
     f.slot_lanes = ws->slot_lanes.reserve(pairs);
     if (aux->blend_weight) f.slot_weight = ws->slot_weight.reserve(pairs);
     sort_by_depth(f, aux->depths, ws->sorting.reserve(size_t(sort_scratch(f.n, sorters))), sorters);
-    kernels.bin(f, ws->slot_tile.reserve(pairs), ws->counts.reserve(size_t(sorters) * tiles), sorters);
+    kernels.bin(f, ws->slot_tile.reserve(pairs), ws->counts.reserve(size_t(threads) * tiles), threads);
     const double binned = now();
 
     kernels.blend(*view, f, *image, aux->blend_weight != nullptr, threads);

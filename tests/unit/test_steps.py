@@ -93,7 +93,7 @@ def test_an_sh_degree_that_falls_still_updates_what_has_moments() -> None:
 
 
 @needs_native
-@pytest.mark.parametrize(("n", "count"), [(1500, 9), (21_000, 3)])  # the depth sort uses threads from 20 000 on
+@pytest.mark.parametrize(("n", "count"), [(1500, 9), (101_000, 2)])  # the depth sort uses threads from 100 000 on
 def test_the_step_does_not_depend_on_threads(n: int, count: int) -> None:
     made = []
     for number in (1, 2, 3, 7):
