@@ -119,7 +119,7 @@ def test_a_start_that_does_not_fit_says_what_would(monkeypatch) -> None:
         NEEDS.require(40_000_000, lambda fits: f"Use init.count={fits}.")
     fits = caught.value.fits
     assert caught.value.message == (
-        "Training 40 000 000 Gaussians at 1600×1200 needs about 53.7 GB, 29.9 GB are available; 21 800 000 would fit."
+        "Training 40 000 000 Gaussians at 1600×1200 needs about 53.6 GB, 29.9 GB are available; 21 800 000 would fit."
     )
     assert caught.value.hint.startswith(f"Use init.count={fits}. A smaller --max-size")
     NEEDS.require(fits, str)
@@ -131,7 +131,7 @@ def test_a_start_that_does_not_fit_says_what_would(monkeypatch) -> None:
 
 def test_photos_that_do_not_fit_alone(monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: int(1e9))
-    with pytest.raises(OutOfMemory, match="needs about 1.3 GB for photos and drawing alone, 0.9 GB") as caught:
+    with pytest.raises(OutOfMemory, match="needs about 1.2 GB for photos and drawing alone, 0.9 GB") as caught:
         NEEDS.require(1, str)
     assert caught.value.fits == 0 and "train.image_cache_mb" in caught.value.hint
 
