@@ -79,10 +79,10 @@ static inline LaneMask reached_vectors(const Record& g, float tile_x, float tile
     return rows_to_blocks(hits);
 }
 
-// log2 of alpha at the pixels x, y of the tile, and their offsets from the mean; left, top: the tile's corner as seen from the mean.
-static inline vf pixel_power(const Record& g, vf x, vf y, float left, float top, vf* dx, vf* dy) {
-    *dx = x + left;
-    *dy = y + top;
+// log2 of alpha at the pixels x, y of the image, and their offsets from the mean.
+static inline vf pixel_power(const Record& g, vf x, vf y, vf* dx, vf* dy) {
+    *dx = x - g.x;
+    *dy = y - g.y;
     return log2_alpha(*dx, *dy, set1(g.qa), set1(g.shear), set1(g.qd), set1(g.log2_opacity));
 }
 
@@ -103,14 +103,17 @@ constexpr int kBatch = 64;                 // Gaussians whose masks are turned a
 constexpr int32_t kNever = INT32_MAX;      // a pixel that was not saturated
 constexpr int32_t kOutside = INT32_MIN;    // a pixel beyond the border of the image
 
+static constexpr Record kUnseen = {0, 0, 0, 0, 0, -1e30f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};  // log2 of its opacity
+
 // A batch of a tile's list: which vectors each Gaussian reaches, and which Gaussians reach each vector.
 struct Batch {
-    const Record* record[kBatch];
+    const Record* record[kBatch + 1];  // and one that nothing sees, for steps beyond the end
     uint64_t reaching[kVectors];  // a bit per Gaussian
     LaneMask blended[kBatch];
 
     // Takes the entries [first, first + count).
     void fill(const Frame& frame, uint32_t first, int count, float tile_x, float tile_y, LaneMask alive) {
+        record[kBatch] = &kUnseen;
         alignas(64) int32_t masks[2][kBatch] = {};  // low and high halves
         const vf row_lanes = lane_index();
         const int64_t end = int64_t(frame.tile_begin[int64_t(frame.tiles_x) * frame.tiles_y]);
@@ -154,19 +157,37 @@ static void blend_tile(const splat_view& view, Frame& frame, splat_image& image,
         alignas(64) vf weights[kWeight ? kBatch : 1] = {};
         for (LaneMask vectors = alive; vectors; vectors &= vectors - 1) {
             const int v = __builtin_ctzll(vectors), o = v * kLanes;
-            const vf x = load(kCentres.x + o), y = load(kCentres.y + o);
+            const vf x = load(kCentres.x + o) + tile_x, y = load(kCentres.y + o) + tile_y;
             vf t = load(T + o), r = load(R + o), g = load(G + o), b = load(B + o), z{}, w_sum{};
             if (kDepth) z = load(Z + o), w_sum = load(W + o);
             vi stops_at;
             __builtin_memcpy(&stops_at, stop + o, sizeof stops_at);
             vi live = stops_at == kNever;
-            for (uint64_t todo = batch.reaching[v]; todo; todo &= todo - 1) {
-                const int i = __builtin_ctzll(todo);
-                const Record& record = *batch.record[i];
+            // Three Gaussians are under way at once: one is blended, the next one's exponential is taken, and the exponent of
+            // the one after it. The three do not wait for each other; one alone is a chain of some 70 cycles, of which
+            // the processor does not look far enough ahead to overlap enough.
+            uint64_t todo = batch.reaching[v];
+            int left_over = __builtin_popcountll(todo);
+            const auto take = [&] {
+                const int i = todo ? __builtin_ctzll(todo) : kBatch;
+                todo &= todo - 1;
+                return i;
+            };
+            const auto power_of = [&](int i) {
+                const Record& g = *batch.record[i];
                 vf dx, dy;
-                const vf power = pixel_power(record, x, y, tile_x - record.x, tile_y - record.y, &dx, &dy);
+                return pixel_power(g, x, y, &dx, &dy);
+            };
+            int i = take(), following = take();
+            vf power = power_of(i), following_power = power_of(following);
+            vf alpha = vmin(exp2_fast(power), set1(kAlphaMax));
+            for (; left_over > 0; --left_over) {
+                const vf following_alpha = vmin(exp2_fast(following_power), set1(kAlphaMax));
+                const int after = take();
+                const vf power_after = power_of(after);
+
+                const Record& record = *batch.record[i];
                 const vi passes = (power >= float(kLog2AlphaMin)) & live;
-                const vf alpha = vmin(exp2_fast(power), set1(kAlphaMax));
                 const vf next = fma(-alpha, t, t);
                 const vi blends = passes & (next > kTransmittanceMin);
                 const vf w = masked(blends, alpha * t);
@@ -187,6 +208,9 @@ static void blend_tile(const splat_view& view, Frame& frame, splat_image& image,
                         break;
                     }
                 }
+                i = following, following = after;
+                power = following_power, following_power = power_after;
+                alpha = following_alpha;
             }
             store(T + o, t), store(R + o, r), store(G + o, g), store(B + o, b);
             if (kDepth) store(Z + o, z), store(W + o, w_sum);
@@ -249,24 +273,56 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
 
     const float tile_x = float((tile % frame.tiles_x) * kTile), tile_y = float((tile / frame.tiles_x) * kTile);
     const uint32_t begin = frame.tile_begin[tile], end = frame.tile_begin[tile + 1];
-    for (uint32_t e = end; e-- > begin;) {
-        LaneMask todo = frame.entry_lanes[e];
-        if (!todo) continue;
-        const Entry entry = frame.entries[e];
-        if (e >= begin + 4) __builtin_prefetch(&frame.records[frame.entries[e - 4].gaussian]);
-        const Record& g = frame.records[entry.gaussian];
-        const float left = tile_x - g.x, top = tile_y - g.y;
+    alignas(64) float X[kTilePixels], Y[kTilePixels];
+    for (int o = 0; o < kTilePixels; o += kLanes) {
+        store(X + o, load(kCentres.x + o) + tile_x);
+        store(Y + o, load(kCentres.y + o) + tile_y);
+    }
+
+    // Two pairs are under way at once, as in blend_tile: while one is carried back, the next one's alpha is taken, be it of the
+    // same Gaussian or of the one in front of it.
+    struct Cursor {
+        uint32_t e;
+        LaneMask vectors;
+        const Record* g;
+    };
+    const auto in_front_of = [&](uint32_t e) {  // the next Gaussian that was blended, or one that nothing sees
+        while (e-- > begin)
+            if (frame.entry_lanes[e]) {
+                const Record* g = &frame.records[frame.entries[e].gaussian];
+                if (e >= begin + 4) __builtin_prefetch(&frame.records[frame.entries[e - 4].gaussian]);
+                return Cursor{e, frame.entry_lanes[e], g};
+            }
+        return Cursor{begin, 1, &kUnseen};
+    };
+    struct Alpha {
+        vf dy, u, raw;  // raw: alpha before it is clamped, 0 where the pixel does not blend
+    };
+    const auto alpha_of = [&](const Cursor& at, int v) {
+        const Record& g = *at.g;
+        const int o = v * kLanes;
+        Alpha out;
+        vf dx;
+        const vf power = pixel_power(g, load(X + o), load(Y + o), &dx, &out.dy);
+        out.u = fma(out.dy, set1(g.shear), dx);
+        vi stops_at;
+        __builtin_memcpy(&stops_at, stop + o, sizeof stops_at);
+        const vi blends = (power >= float(kLog2AlphaMin)) & (set1i(int32_t(at.e - begin)) < stops_at);
+        out.raw = masked(blends, exp2_fast(power));
+        return out;
+    };
+    Cursor here = in_front_of(end);
+    Alpha now = alpha_of(here, __builtin_ctzll(here.vectors));
+    while (here.g != &kUnseen) {
+        const Cursor in_front = in_front_of(here.e);
+        const Record& g = *here.g;
         const float a = conic_a(g.qa), b = a * g.shear, d = inverse_yy(g.qd);
-        const vi position = set1i(int32_t(e - begin));
         vf sums[16] = {};  // in the order of Slot; the tail pads the second group of eight
-        for (; todo; todo &= todo - 1) {
-            const int v = __builtin_ctzll(todo), o = v * kLanes;
-            vf dx, dy;
-            const vf power = pixel_power(g, load(kCentres.x + o), load(kCentres.y + o), left, top, &dx, &dy);
-            vi stops_at;
-            __builtin_memcpy(&stops_at, stop + o, sizeof stops_at);
-            const vi blends = (power >= float(kLog2AlphaMin)) & (position < stops_at);
-            const vf raw = masked(blends, exp2_fast(power));
+        for (LaneMask todo = here.vectors; todo;) {
+            const int o = __builtin_ctzll(todo) * kLanes;
+            todo &= todo - 1;
+            const Alpha following = alpha_of(todo ? here : in_front, __builtin_ctzll(todo ? todo : in_front.vectors));
+            const vf raw = now.raw, u = now.u, dy = now.dy;
             const vf alpha = vmin(raw, set1(kAlphaMax));
             const vf inverse = 1.0f / (1.0f - alpha);
             const vf t = load(T + o) * inverse;
@@ -286,8 +342,7 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
             const vf v_alpha = blend_vjp(t, v_blend, hidden, inverse);
             store(behind + o, fma(w, v_blend, hidden));
             // Where alpha was clamped to kAlphaMax nothing flows to its factors.
-            const vf s = masked(blends & (raw <= kAlphaMax), alpha * v_alpha);
-            const vf u = fma(dy, set1(g.shear), dx);
+            const vf s = masked((raw > 0.0f) & (raw <= kAlphaMax), alpha * v_alpha);
             const vf su = s * u, sy = s * dy;
             sums[4] += s;
             sums[5] += su;
@@ -299,11 +354,13 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
                 sums[10] += vabs(a * su);
                 sums[11] += vabs(fma(set1(b), su, d * sy));
             }
+            now = following;
         }
         float out[16];
         sum_lanes8(sums, out);
         sum_lanes8(sums + 8, out + 8);
-        __builtin_memcpy(frame.slots + int64_t(entry.slot) * kSlotFloats, out, kSlotFloats * sizeof(float));
+        __builtin_memcpy(frame.slots + int64_t(frame.entries[here.e].slot) * kSlotFloats, out, kSlotFloats * sizeof(float));
+        here = in_front;
     }
 }
 
