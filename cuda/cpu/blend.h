@@ -79,13 +79,6 @@ static inline LaneMask reached_vectors(const Record& g, float tile_x, float tile
     return rows_to_blocks(hits);
 }
 
-// log2 of alpha at the pixels x, y of the image, and their offsets from the mean.
-static inline vf pixel_power(const Record& g, vf x, vf y, vf* dx, vf* dy) {
-    *dx = x - g.x;
-    *dy = y - g.y;
-    return log2_alpha(*dx, *dy, set1(g.qa), set1(g.shear), set1(g.qd), set1(g.log2_opacity));
-}
-
 // Pixel (x, y) of the image ↔ float `lane` of the tile's arrays.
 template <class F>
 static inline void for_tile_pixels(const Frame& frame, int tile, F&& visit) {
@@ -175,8 +168,8 @@ static void blend_tile(const splat_view& view, Frame& frame, splat_image& image,
             };
             const auto power_of = [&](int i) {
                 const Record& g = *batch.record[i];
-                vf dx, dy;
-                return pixel_power(g, x, y, &dx, &dy);
+                const vf dx = g.x - x, dy = g.y - y;  // of either sign: the exponent is the same to the last bit
+                return log2_alpha(dx, dy, set1(g.qa), set1(g.shear), set1(g.qd), set1(g.log2_opacity));
             };
             int i = take(), following = take();
             vf power = power_of(i), following_power = power_of(following);
@@ -197,10 +190,11 @@ static void blend_tile(const splat_view& view, Frame& frame, splat_image& image,
                 if (kDepth) z = fma(w, set1(record.depth), z), w_sum += w;
                 if (kWeight) weights[i] += w;
                 t = select(blends, next, t);
-                batch.blended[i] |= LaneMask(movemask(blends) != 0) << v;
-                if (kCount) counts[0] += kLanes, counts[1] += __builtin_popcount(movemask(blends));
-                const vi stops = passes & ~blends;  // the pixels that this Gaussian would saturate end here
-                if (movemask(stops)) {
+                const uint32_t blend_bits = movemask(blends);
+                batch.blended[i] |= LaneMask(blend_bits != 0) << v;
+                if (kCount) counts[0] += kLanes, counts[1] += __builtin_popcount(blend_bits);
+                if (movemask(passes) != blend_bits) {  // the pixels that this Gaussian would saturate end here
+                    const vi stops = passes & ~blends;
                     stops_at = select(stops, set1i(int32_t(first - begin) + i), stops_at);
                     live = live & ~stops;
                     if (!movemask(live)) {
@@ -302,8 +296,9 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
         const Record& g = *at.g;
         const int o = v * kLanes;
         Alpha out;
-        vf dx;
-        const vf power = pixel_power(g, load(X + o), load(Y + o), &dx, &out.dy);
+        const vf dx = load(X + o) - g.x;
+        out.dy = load(Y + o) - g.y;
+        const vf power = log2_alpha(dx, out.dy, set1(g.qa), set1(g.shear), set1(g.qd), set1(g.log2_opacity));
         out.u = fma(out.dy, set1(g.shear), dx);
         vi stops_at;
         __builtin_memcpy(&stops_at, stop + o, sizeof stops_at);

@@ -44,11 +44,25 @@ static inline void storeu(float* p, vf v) { *reinterpret_cast<vf_unaligned*>(p) 
 static inline vi bits(vf v) { return reinterpret_cast<vi>(v); }
 static inline vf as_float(vi v) { return reinterpret_cast<vf>(v); }
 static inline vf masked(vi mask, vf v) { return as_float(mask & bits(v)); }
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// Every lane of a mask is all ones or all zeros, and this instruction looks at the sign bit alone.
+static inline vf select(vi mask, vf yes, vf no) { return vf(_mm256_blendv_ps(__m256(no), __m256(yes), __m256(mask))); }
+#else
 static inline vf select(vi mask, vf yes, vf no) { return mask ? yes : no; }
+#endif
 static inline vi select(vi mask, vi yes, vi no) { return mask ? yes : no; }
 static inline vf choose(vi mask, vf yes, vf no) { return mask ? yes : no; }
+// b where a is NaN.
+#if defined(__AVX512F__)
+static inline vf vmin(vf a, vf b) { return vf(_mm512_min_ps(__m512(a), __m512(b))); }
+static inline vf vmax(vf a, vf b) { return vf(_mm512_max_ps(__m512(a), __m512(b))); }
+#elif defined(__AVX2__)
+static inline vf vmin(vf a, vf b) { return vf(_mm256_min_ps(__m256(a), __m256(b))); }
+static inline vf vmax(vf a, vf b) { return vf(_mm256_max_ps(__m256(a), __m256(b))); }
+#else
 static inline vf vmin(vf a, vf b) { return select(a < b, a, b); }
 static inline vf vmax(vf a, vf b) { return select(a > b, a, b); }
+#endif
 static inline vf vabs(vf v) { return as_float(bits(v) & 0x7fffffff); }
 
 static inline vf lane_index() {
