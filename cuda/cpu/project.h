@@ -80,6 +80,18 @@ static inline uint32_t project_lanes(const splat_gaussians& g, const splat_view&
     return movemask(in_front & (r.opacity >= kAlphaMin) & box_meets_image(e, view.width, view.height));
 }
 
+// Tiles [first, last) along one axis that the interval centre ± half reaches, as tile_rows of tiles.h has it.
+static inline void box_tiles(vf centre, vf half, int tiles, int32_t* first, int32_t* last) {
+    const vf low = (centre - half - (kBoundSlack + kTile - 0.5f)) * (1.0f / kTile);
+    const vf high = (centre + half + (kBoundSlack - 0.5f + kTile)) * (1.0f / kTile);
+    // Between 0 and the number of tiles, where to cut off is to round down.
+    const vf from = vmin(vmax(low, vf{}), set1(float(tiles))), to = vmin(vmax(high, vf{}), set1(float(tiles)));
+    const vi whole = __builtin_convertvector(from, vi), end = __builtin_convertvector(to, vi);
+    const vi begin = whole - (__builtin_convertvector(whole, vf) < from);  // a mask is -1: rounded up
+    __builtin_memcpy(first, &begin, sizeof begin);
+    __builtin_memcpy(last, &end, sizeof end);
+}
+
 static inline void store_record(const RecordLanes& r, int lane, const v4& color, Record& record) {
     record.x = r.x[lane], record.y = r.y[lane];
     record.qa = r.qa[lane], record.shear = r.shear[lane], record.qd = r.qd[lane];
@@ -149,7 +161,10 @@ static void project_loop(const splat_gaussians& g, const splat_view& view, Frame
         RecordLanes lanes;
         const uint32_t visible = project_lanes(g, view, cam, index, mean, lanes);
         alignas(64) float basis[16][kLanes];
+        alignas(64) int32_t row[kLanes], last_row[kLanes], column[kLanes], last_column[kLanes];
         if (visible) {
+            box_tiles(lanes.x, lanes.half_x, frame.tiles_x, column, last_column);
+            box_tiles(lanes.y, lanes.half_y, frame.tiles_y, row, last_row);
             vf dir[3], values[16];
             view_direction(mean, cam.center, dir);
             sh_basis(view.sh_degree, dir, values);
@@ -171,6 +186,14 @@ static void project_loop(const splat_gaussians& g, const splat_view& view, Frame
             aux.radii[i] = std::max(record.half_x, record.half_y);
             uint32_t pairs = 0;
             uint32_t* listed = frame.listed + kListed * i;
+            const int rows = last_row[l] - row[l], columns = last_column[l] - column[l];
+            if ((rows <= 1 || columns <= 1) && rows <= kListed && columns <= kListed) {
+                // An ellipse reaches every tile of a box of one row or one column: no need to look closer.
+                for (int y = row[l]; y < last_row[l]; ++y)
+                    for (int x = column[l]; x < last_column[l]; ++x) listed[pairs++] = uint32_t(y * frame.tiles_x + x);
+                frame.pair_begin[i] = pairs;
+                continue;
+            }
             for_reached_tiles(record, frame, [&](uint32_t tile) {
                 if (pairs < kListed) listed[pairs] = tile;
                 ++pairs;
