@@ -46,8 +46,9 @@ SPLAT_HD Mask<T> box_meets_image(const Ellipse<T>& e, int width, int height) {
 // Pixel-centre tolerance: bounds are widened by it, so that no pixel that passes the alpha test is ever missed.
 constexpr float kBoundSlack = 0.01f;
 
+// NaN gives lo: it has no int, and a tile range from it could lead out of the image.
 SPLAT_HD int clamp_to_int(float value, int lo, int hi) {
-    return value <= float(lo) ? lo : (value >= float(hi) ? hi : int(value));
+    return value >= float(hi) ? hi : (value > float(lo) ? int(value) : lo);
 }
 
 // Tile rows [first, last) that hold a pixel centre inside the box.
