@@ -70,7 +70,8 @@ int& thread_setting() {
 bool valid(const splat_gaussians& g, const splat_view& v) {
     const int k_needed = (v.sh_degree + 1) * (v.sh_degree + 1) - 1;
     return g.n >= 0 && g.n < (int64_t(1) << 31) && g.k >= 0 && v.width > 0 && v.height > 0 && v.width <= 65536 &&
-           v.height <= 65536 && v.sh_degree >= 0 && v.sh_degree <= 3 && k_needed <= g.k && v.fx > 0 && v.fy > 0;
+           v.height <= 65536 && v.sh_degree >= 0 && v.sh_degree <= 3 && k_needed <= g.k && v.fx > 0 && v.fy > 0 &&
+           v.eps2d >= 0;
 }
 
 AdamRates adam_rates(double beta1, double beta2, double eps, int64_t step) {
