@@ -28,6 +28,7 @@ constexpr int kLanes = 4;
 
 typedef float vf __attribute__((vector_size(kLanes * 4)));
 typedef int32_t vi __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t vu __attribute__((vector_size(kLanes * 4)));
 typedef float vf_unaligned __attribute__((vector_size(kLanes * 4), aligned(4)));
 
 template <>
@@ -43,6 +44,8 @@ static inline void store(float* p, vf v) { *reinterpret_cast<vf*>(p) = v; }
 static inline void storeu(float* p, vf v) { *reinterpret_cast<vf_unaligned*>(p) = v; }
 static inline vi bits(vf v) { return reinterpret_cast<vi>(v); }
 static inline vf as_float(vi v) { return reinterpret_cast<vf>(v); }
+// As `bits`, but for sums that may wrap around.
+static inline vu wrapping(vf v) { return reinterpret_cast<vu>(v); }
 static inline vf masked(vi mask, vf v) { return as_float(mask & bits(v)); }
 #if defined(__AVX2__) && !defined(__AVX512F__)
 // Every lane of a mask is all ones or all zeros, and this instruction looks at the sign bit alone.
@@ -109,7 +112,7 @@ static inline vf exp2_fast(vf x) {
     p = fma(p, f, set1(0.24022107f));
     p = fma(p, f, set1(0.6931472f));
     p = fma(p, f, set1(1.0000001f));
-    return as_float(bits(p) + (bits(shifted) << 23));
+    return as_float(vi(wrapping(p) + (wrapping(shifted) << 23)));
 }
 
 // e^x with a relative error below 3e-7; where it would leave the normal numbers, the nearest of them. NaN stays NaN.
@@ -127,13 +130,13 @@ static inline vf exp(vf x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    return select(x == x, as_float(bits(p) + (bits(shifted) << 23)), x);
+    return select(x == x, as_float(vi(wrapping(p) + (wrapping(shifted) << 23))), x);
 }
 
 // log2 x of normal positive numbers with an absolute error below 2e-7 (1e-7 relative to log2 x beyond 1): the mantissa m in
 // [sqrt 1/2, sqrt 2) through the series of atanh((m - 1) / (m + 1)).
 static inline vf log2(vf x) {
-    const vi shifted = bits(x) - 0x3f3504f3;
+    const vi shifted = vi(wrapping(x) - 0x3f3504f3u);
     const vf exponent = __builtin_convertvector(shifted >> 23, vf);
     const vf m = as_float((shifted & 0x007fffff) + 0x3f3504f3);
     const vf s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
