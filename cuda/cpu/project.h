@@ -59,7 +59,7 @@ static inline uint32_t project_lanes(const splat_gaussians& g, const splat_view&
                                      const int64_t* index, const vf* mean, RecordLanes& r) {
     vf p[3], quat[4], log_scale[3], logit;
     camera_point(cam, mean, p);
-    const vi in_front = p[2] > kNear;
+    const vi in_front = (p[2] > kNear) & (p[2] < kFar);
     if (!movemask(in_front)) return 0;
     gather<4>(g.quats, index, quat);
     gather<3>(g.log_scales, index, log_scale);
@@ -122,7 +122,8 @@ static inline v4 color_of(const splat_gaussians& g, int64_t i, int degree, const
     v4 color = 0.5f + basis[0][lane] * v4{sh0[0], sh0[1], sh0[2], 0.0f};
     const int k = sh_bases(degree);
     for (int j = 1; j < k; ++j) color += basis[j][lane] * load3(shN + 3 * (j - 1), j == g.k && i == g.n - 1);
-    return color > 0.0f ? color : v4{};
+    const v4 most = v4{} + kColorMax;
+    return color > 0.0f ? (color < most ? color : most) : v4{};
 }
 
 // Writes v_sh0 [3] and v_shN [k, 3] of the Gaussian i and the lane's v_basis, as sh_color_vjp of sh.h. `last`: nothing

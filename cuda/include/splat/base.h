@@ -29,6 +29,8 @@ constexpr float kTransmittanceMin = 1e-4f;      // blending stops before the tra
 constexpr float kNear = 0.01f;                  // scene units
 constexpr float kFovMargin = 0.3f;              // EWA Jacobian clamp beyond the image border, as a multiple of tan(fov/2)
 constexpr float kCompensationMinSquared = 2.5e-5f;  // floor of Mip-Splatting's opacity compensation, squared
+constexpr float kFar = 1e30f;                   // scene units; nothing is drawn beyond, so that sums of depths stay finite
+constexpr float kColorMax = 1e30f;              // brighter colours are cut, so that the sums of a pixel stay finite
 constexpr int kTile = 16;                       // px
 
 constexpr double kLog2e = 1.4426950408889634;

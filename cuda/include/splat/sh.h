@@ -1,5 +1,6 @@
 // Real spherical harmonics up to degree 3 as view-dependent colour (Kerbl et al. 2023, supplement; Ramamoorthi & Hanrahan
-// 2001 for the basis). colour = max(0, 1/2 + sum_k basis_k(dir) * coefficient_k), one coefficient triple (RGB) per basis.
+// 2001 for the basis). colour = max(0, 1/2 + sum_k basis_k(dir) * coefficient_k), one coefficient triple (RGB) per basis; at
+// most kColorMax, which no image comes near (the derivative is that of the colour before this cut).
 #pragma once
 
 #include "base.h"
@@ -110,7 +111,8 @@ SPLAT_HD void sh_color(int degree, const T* dir, const T* sh0, const T* shN, T* 
     const int k = sh_bases(degree);
     for (int j = 1; j < k; ++j)
         for (int c = 0; c < 3; ++c) color[c] += basis[j] * shN[(j - 1) * 3 + c];
-    for (int c = 0; c < 3; ++c) color[c] = choose(color[c] > S(0), color[c], T{});
+    const T most = T{} + S(kColorMax);
+    for (int c = 0; c < 3; ++c) color[c] = choose(color[c] > S(0), choose(color[c] < most, color[c], most), T{});
 }
 
 // Writes v_sh0 [3] and v_shN [sh_bases(degree) - 1, 3], adds to v_dir [3]. color is the forward result: where it was
