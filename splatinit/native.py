@@ -157,7 +157,7 @@ def library() -> ctypes.CDLL:
     if level and lib.splat_cpu_set_simd(level.encode()) != OK:
         raise ConfigError(
             f"SPLATINIT_SIMD is '{level}', which is unknown or cannot run on this processor.",
-            hint="Use generic, avx2 or avx512, or unset it.",
+            hint="Use generic, avx2, avx512 or (on ARM) neon, or unset it.",
         )
     return lib
 
@@ -199,7 +199,7 @@ def set_threads(threads: int) -> None:
 
 
 def set_simd(level: str) -> None:
-    """Force an instruction set ("generic", "avx2", "avx512"). Raises ConfigError if it cannot run here."""
+    """Force an instruction set ("generic", "avx2", "avx512", "neon"). Raises ConfigError if it cannot run here."""
     if library().splat_cpu_set_simd(level.encode()) != OK:
         raise ConfigError(f"The instruction set '{level}' is unknown or cannot run on this processor.")
 

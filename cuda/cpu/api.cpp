@@ -53,8 +53,12 @@ const Kernels* best_kernels() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         return &kernels_avx512();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &kernels_avx2();
-#endif
     return &kernels_generic();
+#elif defined(SPLAT_ARM64)
+    return &kernels_neon();  // part of every 64-bit ARM processor
+#else
+    return &kernels_generic();
+#endif
 }
 
 const Kernels*& active() {
@@ -135,6 +139,8 @@ struct splat_workspace {
 const char* splat_cpu_version(void) {
 #ifdef SPLAT_X86
     return SPLAT_VERSION " (levels: generic, avx2, avx512)";
+#elif defined(SPLAT_ARM64)
+    return SPLAT_VERSION " (levels: generic, neon)";
 #else
     return SPLAT_VERSION " (levels: generic)";
 #endif
@@ -155,6 +161,11 @@ int splat_cpu_set_simd(const char* level) {
     }
     if (!std::strcmp(level, "avx512") && best == &kernels_avx512()) {
         active() = &kernels_avx512();
+        return SPLAT_OK;
+    }
+#elif defined(SPLAT_ARM64)
+    if (!std::strcmp(level, "neon")) {
+        active() = &kernels_neon();
         return SPLAT_OK;
     }
 #endif

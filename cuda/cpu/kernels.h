@@ -69,6 +69,8 @@ const Kernels& kernels_generic();
 #ifdef SPLAT_X86
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
+#elif defined(SPLAT_ARM64)
+const Kernels& kernels_neon();
 #endif
 
 // Floats of one chunk's gradients.

@@ -10,6 +10,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(SPLAT_NEON)
+#include <arm_neon.h>
 #endif
 
 #include "../include/splat/base.h"
@@ -86,6 +88,10 @@ static inline uint32_t movemask(vi m) { return uint32_t(_mm256_movemask_ps(__m25
 static inline vf fma(vf a, vf b, vf c) { return a * b + c; }
 static inline vf sqrt(vf v) { return vf(_mm_sqrt_ps(__m128(v))); }
 static inline uint32_t movemask(vi m) { return uint32_t(_mm_movemask_ps(__m128(m))); }
+#elif defined(SPLAT_NEON)
+static inline vf fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+static inline vf sqrt(vf v) { return vsqrtq_f32(v); }
+static inline uint32_t movemask(vi m) { return vaddvq_u32(uint32x4_t(m) & uint32x4_t{1, 2, 4, 8}); }
 #else
 static inline vf fma(vf a, vf b, vf c) { return a * b + c; }
 static inline vf sqrt(vf v) {
@@ -170,6 +176,9 @@ static inline void sum_lanes8(const vf* v, float* out) {
     const __m256 low = _mm256_hadd_ps(a01, a23), high = _mm256_hadd_ps(a45, a67);
     const __m256 sum = _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
     _mm256_storeu_ps(out, sum);
+#elif defined(SPLAT_NEON)
+    for (int i = 0; i < 8; i += 4)
+        vst1q_f32(out + i, vpaddq_f32(vpaddq_f32(v[i], v[i + 1]), vpaddq_f32(v[i + 2], v[i + 3])));
 #else
     for (int i = 0; i < 8; ++i) {
         float sum = 0.0f;

@@ -7,4 +7,4 @@ from splatinit import native
 
 def test_the_native_engine_is_built_and_loads() -> None:
     native.library()
-    assert native.build_info()["simd"] in ("generic", "avx2", "avx512")
+    assert native.build_info()["simd"] in ("generic", "avx2", "avx512", "neon")

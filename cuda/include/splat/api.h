@@ -95,7 +95,7 @@ typedef struct splat_workspace splat_workspace;  // buffers of one forward/backw
 SPLAT_API const char* splat_cpu_version(void);
 // Name of the instruction set in use; levels that this processor cannot run are never chosen.
 SPLAT_API const char* splat_cpu_simd(void);
-// Forces a level by name ("generic", "avx2", "avx512"); SPLAT_BAD_ARGUMENT if it is unknown or cannot run here.
+// Forces a level by name ("generic", "avx2", "avx512", "neon"); SPLAT_BAD_ARGUMENT if it is unknown or cannot run here.
 SPLAT_API int splat_cpu_set_simd(const char* level);
 SPLAT_API int splat_cpu_threads(void);
 SPLAT_API void splat_cpu_set_threads(int threads);  // results do not depend on it
