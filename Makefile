@@ -2,6 +2,7 @@
 #   make demo     the whole line on the embedded scene: a table and a picture
 #   make test     the tests            make lint   ruff            make bench   timings of this machine
 #   make fuzz     10000 damaged files for every reader, and a table of what became of them (CASES=, TARGET=)
+#   make sanitize the native tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; fails on any finding
 #   make clean    removes everything that these targets made
 # PYTHON=python3.12 chooses the interpreter of a new .venv; VENV=dir puts the environment elsewhere.
 PYTHON ?= python3
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Python files are used where they lie (an editable install); only these make a new install necessary.
 NATIVE := $(shell find cuda -type f 2>/dev/null)
 
-.PHONY: demo test lint bench fuzz clean
+.PHONY: demo test lint bench fuzz sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run
@@ -34,12 +35,25 @@ TARGET ?= all
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.fuzz --cases $(CASES) --target $(TARGET)
 
+# The machine's own CMake where it has one: nothing else of the environment is needed here.
+CMAKE := $(shell command -v cmake || echo $(BIN)/cmake)
+sanitize: $(CMAKE)
+	for sanitizer in address thread; do \
+	  $(CMAKE) -S cuda -B build/sanitize-$$sanitizer -DSPLATINIT_CUDA=OFF -DSPLATINIT_TESTS=ON \
+	    -DSPLATINIT_SANITIZE=$$sanitizer && \
+	  $(CMAKE) --build build/sanitize-$$sanitizer --parallel && \
+	  $(dir $(CMAKE))ctest --test-dir build/sanitize-$$sanitizer --output-on-failure || exit 1; \
+	done
+
 clean:
 	rm -rf $(VENV) build dist runs/demo .pytest_cache .ruff_cache .hypothesis
 	find splatinit tests benchmarks data -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(BIN)/cmake: $(BIN)/python
+	$(PIP) cmake
 
 $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	@echo "Installing into $(VENV) (torch is the large part) and building the native library ..."

@@ -1,6 +1,6 @@
 // Every _vjp of include/splat against central differences in double precision, at random points and at special ones.
 //
-//   c++ -std=c++17 -O1 -I cuda/include cuda/tests/vjp.cpp -o vjp && ./vjp
+//   c++ -std=c++17 -O1 cuda/tests/vjp.cpp -o vjp && ./vjp
 //
 // A function is given as out = f(in); its vjp must equal J^T v for random cotangents v. Prints one line per function and
 // exits with the number of functions that failed.
@@ -12,10 +12,10 @@
 #include <string>
 #include <vector>
 
-#include "splat/blend.h"
-#include "splat/projection.h"
-#include "splat/sh.h"
-#include "splat/ssim.h"
+#include "../include/splat/blend.h"
+#include "../include/splat/projection.h"
+#include "../include/splat/sh.h"
+#include "../include/splat/ssim.h"
 
 namespace {
 
