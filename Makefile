@@ -1,7 +1,7 @@
 # Every target stands alone on a bare machine: it makes .venv and installs what it needs, and installs nothing twice.
 #   make demo     the whole line on the embedded scene: a table and a picture
 #   make test     the tests            make lint   ruff            make bench   timings of this machine
-#   make fuzz     10000 damaged files for every reader, and a table of what became of them (CASES=, TARGET=)
+#   make fuzz     10000 damaged files for every reader, odd scenes for the rasterizer, and a table of what became of them (CASES=, TARGET=)
 #   make sanitize the native tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; fails on any finding
 #   make clean    removes everything that these targets made
 # PYTHON=python3.12 chooses the interpreter of a new .venv; VENV=dir puts the environment elsewhere.

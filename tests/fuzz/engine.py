@@ -48,6 +48,7 @@ class Target:
             memory, messages and impossible results count.
         fields: the numbers of a file at known places: (name, valid data) → (offset, layout); None for none known.
         tolerance: relative and absolute, of numbers that both sides compute.
+        draw: makes a whole new input, and says what is odd about it, in place of damaging the valid one.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Target:
     expect: Callable[[Path], Reading] | None
     fields: Callable[[str, bytes], list[tuple[int, str]]] | None = None
     tolerance: float = 1e-9
+    draw: Callable[[random.Random], tuple[bytes, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class Stage:
         """The case of this seed and number: always the same."""
         rng = random.Random(f"{seed}/{self.target.name}/{index}")
         name = rng.choice(self.target.files)
-        data, damage = mutate(self.whole[name], rng, self.mutators[name])
+        draw = self.target.draw
+        data, damage = mutate(self.whole[name], rng, self.mutators[name]) if draw is None else draw(rng)
         return self.judge(name, data, damage)
 
     def judge(self, name: str, data: bytes, damage: str = "") -> Case:

@@ -15,7 +15,7 @@ import numpy as np
 
 from splatinit.types import ImageSet
 
-from . import plain
+from . import plain, raster
 from .engine import Target
 from .plain import Reading, Refuse, Views
 
@@ -784,5 +784,6 @@ TARGETS: dict[str, Target] = {
         Target(
             "checkpoint", build_checkpoint, ("step_00000003.safetensors",), read_checkpoint, sealed(read_checkpoint)
         ),
+        Target("raster", raster.build, (raster.FILE,), raster.read, None, draw=raster.draw),
     )
 }
