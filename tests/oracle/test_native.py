@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from compare import assert_matches
-from strategies import RasterCase
+from strategies import KINDS, RasterCase
 
 from splatinit import native
 from splatinit.errors import ConfigError, ShapeError
 from splatinit.raster.base import RasterSettings
 
 ROOT = Path(__file__).parents[2]
+LEVELS, ARM_LEVELS = ("generic", "avx2", "avx512", "neon"), ("generic", "neon")
 pytestmark = pytest.mark.skipif(not native.available(), reason="splat_cpu is not built in this installation")
 
 
@@ -26,7 +31,7 @@ def runnable_levels() -> list[str]:
     if not native.available():
         return []
     before, levels = native.build_info()["simd"], []
-    for level in ("generic", "avx2", "avx512"):
+    for level in LEVELS:
         try:
             native.set_simd(level)
             levels.append(level)
@@ -43,40 +48,72 @@ def restore_simd() -> Iterator[None]:
     native.set_simd(before)
 
 
-def test_every_vjp_equals_finite_differences(tmp_path: Path) -> None:
-    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
+def tool(name: str) -> str | None:
+    """Of the machine, or of the environment that runs the tests (CMake is a package, too)."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
+def built(folder: Path, *options: str) -> Path:
+    """A build of the native library and its tests, as cuda/README.md says."""
+    cmake = tool("cmake")
+    if cmake is None:
+        pytest.skip("no cmake on this machine")
+    command = [cmake, "-S", str(ROOT / "cuda"), "-B", str(folder), "-DSPLATINIT_CUDA=OFF", "-DSPLATINIT_TESTS=ON"]
+    for step in ([*command, *options], [cmake, "--build", str(folder), "--parallel", "2"]):
+        result = subprocess.run(step, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
+    return folder
+
+
+def ctest(folder: Path, name: str = "") -> str:
+    command = [tool("ctest"), "--test-dir", str(folder), "-V", "-j2", "--no-tests=error", "-R", f"^{name}"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-10_000:]
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def native_tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
         pytest.skip("no C++ compiler on this machine")
-    program = tmp_path / "vjp"
-    source = ROOT / "cuda" / "tests" / "vjp.cpp"
-    subprocess.run(
-        [compiler, "-std=c++17", "-O1", "-I", str(ROOT / "cuda" / "include"), str(source), "-o", str(program)],
-        check=True,
-    )
-    result = subprocess.run([str(program)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
-    assert result.stdout.count(" ok") == len(result.stdout.splitlines()) >= 15
+    return built(tmp_path_factory.mktemp("native"))
 
 
-FLAGS = {  # of CMakeLists.txt
-    "generic": [],
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw"],
-}
+def test_every_vjp_equals_finite_differences(native_tests: Path) -> None:
+    assert ctest(native_tests, "vjp").count(" ok\n") >= 15
 
 
 @pytest.mark.parametrize("level", runnable_levels())
-def test_vector_functions_keep_their_error_bounds(level: str, tmp_path: Path) -> None:
-    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler on this machine")
-    program, tests = tmp_path / "simd", ROOT / "cuda" / "tests"
-    # -w: GCC 12 warns about its own header for AVX-512 (bug 105593).
-    flags = ["-std=gnu++17", "-O1", "-ffp-contract=off", "-w", *FLAGS[level], "-I", str(ROOT / "cuda" / "include")]
-    subprocess.run([compiler, *flags, str(tests / "simd.cpp"), "-o", str(program)], check=True)
-    result = subprocess.run([str(program)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
-    assert result.stdout.count("ok\n") == len(result.stdout.splitlines()) == 6
+def test_vector_functions_keep_their_error_bounds(level: str, native_tests: Path) -> None:
+    assert ctest(native_tests, f"simd_{level}").count(" ok\n") == 6
+
+
+@pytest.mark.parametrize("level", runnable_levels())
+def test_the_c_interface_survives_everything_alike_with_any_number_of_threads(level: str, native_tests: Path) -> None:
+    assert re.search(rf" {level}: .* checks: ok$", ctest(native_tests, f"engine_{level}"), re.MULTILINE)
+
+
+def test_the_level_neon_in_an_emulator(tmp_path: Path) -> None:
+    for name in ("aarch64-linux-gnu-g++", "qemu-aarch64"):
+        if shutil.which(name) is None:
+            pytest.skip(f"no {name} on this machine")
+    folder = built(tmp_path, f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'cuda' / 'cross' / 'aarch64.cmake'}")
+    said = ctest(folder)
+    assert "100% tests passed, 0 tests failed out of 5" in said
+    assert all(re.search(rf" {level}: .* checks: ok$", said, re.MULTILINE) for level in ARM_LEVELS)
+    # A fused multiply-add must be one instruction there, in the loops that were written for it and nowhere else.
+    code = subprocess.run(
+        ["aarch64-linux-gnu-objdump", "-dC", str(folder / "libsplat_cpu.so")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    fused: Counter[str] = Counter()
+    for function in code.split("\n\n"):
+        for level in ARM_LEVELS:
+            if f"splat::{level}::blend" in function.partition("\n")[0]:
+                fused[level] += len(re.findall(r"\tfml[as]\tv\d+\.4s", function))
+    assert fused["neon"] >= 50 and fused["generic"] == 0
 
 
 @pytest.mark.parametrize("level", runnable_levels())
@@ -151,16 +188,98 @@ def test_adam_equals_torch(level: str, count: int, restore_simd: None) -> None:
     assert_matches("param", param, theirs.detach().float(), 1e-6)
 
 
-def test_results_do_not_depend_on_threads() -> None:
+def for_each_number_of_threads(compute: Callable[[], dict[str, torch.Tensor]]) -> None:
+    """``compute`` must give the same bits with 1, 2, 3 and 7 threads."""
+    expected: dict[str, torch.Tensor] = {}
+    for count in (1, 2, 3, 7):
+        with tiny.threads(count):
+            got = compute()
+        assert got.keys() == (expected or got).keys()
+        for name, tensor in got.items():
+            # As bits: a NaN must be the same NaN.
+            bits, wanted = (t.contiguous().view(torch.uint8) for t in (tensor, expected.get(name, tensor)))
+            assert torch.equal(bits, wanted), f"{name} with {count} threads"
+        expected = got
+
+
+@pytest.mark.parametrize("level", runnable_levels())
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_and_gradients_do_not_depend_on_threads(level: str, kind: str, restore_simd: None) -> None:
+    from splatinit.raster.native import CpuRasterizer
+
+    native.set_simd(level)
+    # More Gaussians than one thread takes in each loop; 20 000 is where the depth sort begins to share.
+    n = 21_000 if kind == "tiny" else 1500
+    settings = RasterSettings(antialiased=kind == "mixed")
+    case = RasterCase(seed=11, n=n, width=83, height=70, kind=kind, settings=settings)
+    generator = torch.Generator().manual_seed(2)
+    v_rgb, v_depth = torch.randn(70, 83, 3, generator=generator), torch.randn(70, 83, generator=generator)
+
+    def compute() -> dict[str, torch.Tensor]:
+        gaussians = case.gaussians.map(lambda tensor: tensor.clone().requires_grad_())
+        background = case.background.requires_grad_()
+        pose = torch.from_numpy(case.camera.cam_from_world.astype(np.float32)).requires_grad_()
+        render = CpuRasterizer().render(
+            gaussians, case.camera, settings=case.settings, background=background, cam_from_world=pose, with_depth=True,
+            with_stats=True,
+        )  # fmt: skip
+        torch.autograd.backward([render.rgb, render.alpha, render.depth], [v_rgb, v_depth, v_depth])
+        aux = {name: getattr(render.aux, name) for name in render.aux.__dataclass_fields__}
+        assert all(value is not None for value in aux.values())
+        gradients = {f"gradient of {name}": tensor.grad for name, tensor in gaussians.tensors().items()}
+        image = {"rgb": render.rgb, "alpha": render.alpha, "depth": render.depth}
+        image = {name: tensor.detach() for name, tensor in image.items()}
+        return {**image, **aux, **gradients, "gradient of background": background.grad, "gradient of pose": pose.grad}
+
+    for_each_number_of_threads(compute)
+
+
+@pytest.mark.parametrize("level", runnable_levels())
+@pytest.mark.parametrize("shape", [(1, 1), (50, 31), (200, 300)])
+def test_the_loss_does_not_depend_on_threads(level: str, shape: tuple[int, int], restore_simd: None) -> None:
+    native.set_simd(level)
     generator = torch.Generator().manual_seed(1)
-    x, y = torch.rand(50, 31, 3, generator=generator), torch.rand(50, 31, 3, generator=generator)
-    before, results = native.build_info()["threads"], []
-    for threads in (1, 2, 3, 7):
-        native.set_threads(threads)
-        results.append(native.l1_dssim(x, y, 0.2))
-    native.set_threads(before)
-    for loss, v_x in results[1:]:
-        assert loss == results[0][0] and torch.equal(v_x, results[0][1])
+    x, y = torch.rand(*shape, 3, generator=generator), torch.rand(*shape, 3, generator=generator)
+
+    def compute() -> dict[str, torch.Tensor]:
+        loss, v_x = native.l1_dssim(x, y, 0.2)
+        return {"loss": torch.tensor([loss]), "v_x": v_x}
+
+    for_each_number_of_threads(compute)
+
+
+@pytest.mark.parametrize("level", runnable_levels())
+@pytest.mark.parametrize("count", [17, 100_003])
+def test_adam_does_not_depend_on_threads(level: str, count: int, restore_simd: None) -> None:
+    native.set_simd(level)
+    start = torch.randn(4, count, generator=torch.Generator().manual_seed(count))
+
+    def compute() -> dict[str, torch.Tensor]:
+        param, grad, exp_avg, exp_avg_sq = start.clone().unbind()
+        exp_avg_sq.abs_()
+        native.adam_step_(param, grad, exp_avg, exp_avg_sq, lr=0.01, step=3)
+        return {"param": param, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+
+    for_each_number_of_threads(compute)
+
+
+@pytest.mark.parametrize("level", runnable_levels())
+def test_a_training_does_not_depend_on_threads(level: str, restore_simd: None) -> None:
+    from splatinit.densify.adc import Adc, AdcConfig
+    from splatinit.training import TrainConfig, train
+
+    native.set_simd(level)
+    scene, start = tiny.scene(), tiny.random_model(700, seed=1, sh_degree=3)
+
+    def compute() -> dict[str, torch.Tensor]:
+        result = train(
+            scene, start, rasterizer=tiny.rasterizer(), settings=tiny.SETTINGS, densifier=Adc(AdcConfig()),
+            config=TrainConfig(steps=50, sh_interval=0.2), seed=3,
+        )  # fmt: skip
+        assert result.steps_done == 50
+        return result.gaussians.tensors()
+
+    for_each_number_of_threads(compute)
 
 
 def test_wrong_tensors_are_refused() -> None:
