@@ -88,6 +88,31 @@ def _layers(view: View) -> Pixels:
     return Pixels(*plain)
 
 
+def shrunk(pixels: Pixels, width: int, height: int) -> Pixels:
+    """A smaller copy by area averages, as photos are read: colours weighted by alpha; a pixel counts only if nothing
+    masked went into it.
+
+    Args:
+        width, height: px, at most those of ``pixels``.
+    """
+    import cv2
+
+    def averaged(layer: np.ndarray) -> np.ndarray:
+        return cv2.resize(layer, (width, height), interpolation=cv2.INTER_AREA)
+
+    mask = None
+    if pixels.mask is not None:
+        # In floats: in 8 bit a trace of a masked pixel would round to none.
+        masked = averaged((pixels.mask != 255).astype(np.float32))
+        mask = np.where(masked > 0, np.uint8(0), np.uint8(255))
+    if pixels.alpha is None:
+        return Pixels(averaged(pixels.rgb), mask=mask)
+    weight = cv2.merge([pixels.alpha] * 3)
+    alpha = averaged(pixels.alpha.astype(np.float32))
+    rgb = averaged(cv2.multiply(pixels.rgb, weight, dtype=cv2.CV_32F)) / np.maximum(alpha, 1e-3)[..., None]
+    return Pixels(np.rint(rgb.clip(0, 255)).astype(np.uint8), np.rint(alpha).astype(np.uint8), mask)
+
+
 def _gone(error: BaseException | None) -> str | None:
     """What the system said about the file, where it was the system that failed; None where the content was wrong."""
     while error is not None:
@@ -192,11 +217,10 @@ class Decoder:
             if self._closed:
                 raise CancelledError  # nobody waits for this photo any more
             pixels = decoded(view)
-        size = sum(layer.nbytes for layer in (pixels.rgb, pixels.alpha, pixels.mask) if layer is not None)
         with self._lock:
-            stays = size <= self._room
+            stays = pixels.nbytes <= self._room
             if stays:
-                self._room -= size
+                self._room -= pixels.nbytes
                 self._memory[index] = pixels
         if not stays and self._disk is not None:
             self._disk.write(index, pixels)
@@ -271,9 +295,8 @@ class _Disk:
 
     def write(self, index: int, pixels: Pixels) -> None:
         layers = (pixels.rgb, pixels.alpha, pixels.mask)
-        size = sum(layer.nbytes for layer in layers if layer is not None)
         try:
-            offset = self._reserve(size)
+            offset = self._reserve(pixels.nbytes)
             if offset is None:
                 return
             position = offset

@@ -6,15 +6,15 @@ Photos are decoded ahead of their turn (see :mod:`splatinit.decoding`): the orde
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .decoding import Decoder, decoded
+from .decoding import Decoder, decoded, decoded_bytes, shrunk
 from .draws import hash64, seeded
 from .errors import TrainingError
 from .progress import Progress, Silent
@@ -32,7 +32,7 @@ class Target:
     """What one step compares its render with.
 
     Attributes:
-        view: whose turn it is.
+        view: whose turn it is; its camera has the size of ``rgb``, and is the scene's own at the working size.
         rgb: [h, w, 3] sRGB.
         background: [3] that transparent pixels were composed over; None: opaque, over black.
         counts: [h, w, 3] 1 where the pixel counts and 0 where it is unknown; None: all count.
@@ -68,6 +68,10 @@ class Targets:
 
     A view whose mask leaves no pixel has nothing to teach: its turns go to the view that comes after it.
 
+    Early steps may get photos below the working size (see ``TrainConfig.resolution``). The small copies of a level are
+    kept while it lasts, in what is left of ``config.image_cache_mb`` beside the photos; without room there, a photo is
+    reduced at each use.
+
     Args:
         spill: folder for decoded photos that do not fit into ``config.image_cache_mb``; None: they are decoded again.
         progress: told which views have no pixel that counts.
@@ -86,12 +90,14 @@ class Targets:
         import torch
 
         self._scene, self._seed, self._device, self._progress = scene, seed, device, progress
-        self._random = config.random_background
+        self._random, self._resolution_after = config.random_background, config.resolution_after
         self._fixed = torch.tensor(scene.background or (0.0, 0.0, 0.0), device=device)
         self._order = Order(len(scene.train), seed)
         self._blind: set[int] = set()
         self.notes: list[str] = []
-        self._decoder = Decoder(scene.train, cache_bytes=config.image_cache_mb * 2**20, spill=spill)
+        cache = config.image_cache_mb * 2**20
+        self._decoder = Decoder(scene.train, cache_bytes=cache, spill=spill)
+        self._copies = _Copies(most_copied_bytes(scene.train, cache, config.resolution))
 
     def __enter__(self) -> Targets:
         return self
@@ -103,7 +109,7 @@ class Targets:
 
     def still_to_keep(self) -> int:
         """Bytes of photos that memory has still to take, at most."""
-        return self._decoder.still_to_keep()
+        return self._decoder.still_to_keep() + self._copies.still_to_keep()
 
     def get(self, done: int) -> Target:
         """The target of the update after ``done`` updates.
@@ -118,9 +124,25 @@ class Targets:
             if index not in self._blind:
                 pixels = self._decoder.get(index, self._after(turn))
                 if pixels.mask is None or pixels.mask.any():
-                    return self._target(self._scene.train[index], pixels, done + 1)
+                    return self._target(*self._sized(index, pixels, self._resolution_after(done)), done + 1)
                 self._leave_out(index)
             turn += 1
+
+    def _sized(self, index: int, pixels: Pixels, resolution: float) -> tuple[View, Pixels]:
+        """The view and its photo at this share of the working size."""
+        view = self._scene.train[index]
+        if resolution == 1.0:
+            self._copies.end()
+            return view, pixels
+        size = tuple(max(1, round(side * resolution)) for side in (view.camera.width, view.camera.height))
+        copy = self._copies.get(index, resolution)
+        if copy is None:
+            copy = shrunk(pixels, *size)
+            self._copies.keep(index, copy)
+        # A mask may have openings that no small pixel fits into: then the photo is taken as it is.
+        if copy.mask is not None and not copy.mask.any():
+            return view, pixels
+        return replace(view, camera=view.camera.resized(*size)), copy
 
     def _after(self, turn: int) -> Iterator[int]:
         """The views whose turns follow."""
@@ -167,6 +189,43 @@ class Targets:
         import torch
 
         return torch.from_numpy(cv2.merge([layer] * 3)).to(self._device).float().mul_(1 / 255)
+
+
+class _Copies:
+    """Photos at one resolution below the working size, by index, up to ``room`` bytes: what comes first stays."""
+
+    def __init__(self, room: int) -> None:
+        self._room = self._free = room
+        self._resolution: float | None = None
+        self._kept: dict[int, Pixels] = {}
+
+    def get(self, index: int, resolution: float) -> Pixels | None:
+        """The copy; copies of another resolution are given up."""
+        if resolution != self._resolution:
+            self._kept.clear()
+            self._resolution, self._free = resolution, self._room
+        return self._kept.get(index)
+
+    def keep(self, index: int, copy: Pixels) -> None:
+        """As one of the resolution that was asked for last, if there is room."""
+        if copy.nbytes <= self._free:
+            self._free -= copy.nbytes
+            self._kept[index] = copy
+
+    def end(self) -> None:
+        """No small photo will be asked for any more."""
+        self._kept.clear()
+        self._room = self._free = 0
+
+    def still_to_keep(self) -> int:
+        """Bytes that copies will take beyond what they take now, at most."""
+        return self._free
+
+
+def most_copied_bytes(views: Sequence[View], cache_bytes: int, resolution: float) -> int:
+    """Memory that copies of photos below the working size take, at most: where training starts at ``resolution``."""
+    photos = sum(decoded_bytes(view) for view in views)
+    return min(max(0, cache_bytes - photos), photos) if resolution < 1 else 0
 
 
 def unsee_masked(aux: RasterAux, counts: torch.Tensor) -> None:

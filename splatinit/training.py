@@ -24,7 +24,7 @@ from .memory import TrainingMemory
 from .progress import Progress, Silent
 from .raster.base import Rasterizer, RasterSettings
 from .stopwatch import Profile, Stopwatch
-from .targets import HeldOut, Priors, Targets, unsee_masked
+from .targets import HeldOut, Priors, Targets, most_copied_bytes, unsee_masked
 from .types import DepthPrior, Gaussians, Scene
 
 # torch, and what imports it, is imported inside the functions: listing settings must not wait for it.
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 0.25  # between two updates of the live line
 # A checkpoint may take at most this share of the time, however large the model and slow the disk.
 CHECKPOINT_SHARE = 0.05
+# Sizes that photos have before they reach the working size. With 8 a level is 9 % of it wide for a start at 0.3, and a
+# photo is reduced eight times in all.
+RESOLUTION_LEVELS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,11 @@ class TrainConfig:
         lr_quats: of the quaternions.        lr_sh0: of the SH coefficients of degree 0.
         lr_shN: of the higher ones: they are seen from few directions each, and would overfit at the rate of sh0.
         sh_interval: fraction of the steps after which the next SH degree joins in (3DGS: 1000 of 30 000).
+        resolution: share of the working size (of the sides) that the photos have in the first steps; it grows to 1 in
+            ``RESOLUTION_LEVELS`` equal steps. Small images cost less, and call for fewer Gaussians: of those that would
+            grow, a refinement grows the share that the photos have of their pixels (DashGaussian, arXiv:2503.18402).
+            1, the default, trains at the working size throughout.
+        resolution_until: fraction of the steps after which the photos have their working size.
         ssim_weight: of D-SSIM in the loss, the rest is L1.
         selective_adam: Gaussians that no pixel of the view pulls at keep their numbers and their moments in that step
             (the sparse Adam of Taming-3DGS, Mallick et al. 2024). Faster where most of the scene is out of sight.
@@ -73,6 +81,8 @@ class TrainConfig:
     lr_sh0: float = 2.5e-3
     lr_shN: float = 2.5e-3 / 20
     sh_interval: float = 1 / 30
+    resolution: float = 1.0
+    resolution_until: float = 0.5
     ssim_weight: float = 0.2
     selective_adam: bool = False
     random_background: bool = True
@@ -88,11 +98,26 @@ class TrainConfig:
         for name, value in asdict(self).items():
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"train.{name} must be finite and not negative, got {value:g}.")
-        for name in ("ssim_weight", "depth_until", "preview"):
+        for name in ("ssim_weight", "depth_until", "preview", "resolution", "resolution_until"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"train.{name} is a fraction: expected 0 to 1, got {getattr(self, name):g}.")
         if self.lr_means_end == 0:
             raise ConfigError("train.lr_means_end must be positive: an exponential decay never reaches 0.")
+        if self.resolution == 0:
+            raise ConfigError("train.resolution must be positive: a photo of no size shows nothing.")
+
+    def resolution_after(self, done: int) -> float:
+        """Share of the working size (of the sides) that the photos have after ``done`` updates: in (0, 1].
+
+        DashGaussian gives a resolution the steps that its share of the photos' spectrum deserves. The amplitudes of
+        photos fall about as 1/frequency (Field 1987), of which a square of low frequencies holds a share that is
+        proportional to its side: so the sides grow linearly. In levels, so that a photo is reduced once for many uses.
+        """
+        until = self.resolution_until * self.steps
+        if done >= until:
+            return 1.0
+        level = math.floor(RESOLUTION_LEVELS * done / until)
+        return self.resolution + (1.0 - self.resolution) * level / RESOLUTION_LEVELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +223,9 @@ def train(
     interrupted = False
 
     def refine(step: int) -> Change | None:
-        return densifier.refine(step, adam, seeded(random, seed, "densify", step))
+        # The resolution of the update that was just made.
+        resolution = config.resolution_after(step - 1)
+        return densifier.refine(step, adam, seeded(random, seed, "densify", step), resolution=resolution)
 
     training_step = make_step(adam, rasterizer, settings, StepConfig(config.ssim_weight, config.selective_adam))
     progress.start("train", total=config.steps)
@@ -293,7 +320,8 @@ def memory_needs(scene: Scene, sh_degree: int, config: TrainConfig) -> TrainingM
     """What a training of Gaussians of this degree on ``scene`` takes."""
     sizes = [(view.camera.width, view.camera.height) for view in scene.views]
     width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
-    photos = most_bytes(scene.train, config.image_cache_mb * 2**20)
+    cache = config.image_cache_mb * 2**20
+    photos = most_bytes(scene.train, cache) + most_copied_bytes(scene.train, cache, config.resolution)
     return TrainingMemory(sh_degree=sh_degree, width=width, height=height, photos=photos)
 
 

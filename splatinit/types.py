@@ -125,6 +125,11 @@ class Pixels:
     alpha: np.ndarray | None = None
     mask: np.ndarray | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the layers take."""
+        return sum(layer.nbytes for layer in (self.rgb, self.alpha, self.mask) if layer is not None)
+
 
 class Photo(Protocol):
     """One image file, decoded on demand: upright (EXIF orientation applied) and free of lens distortion."""

@@ -129,13 +129,15 @@ class Adc:
         self._gradient_sum += norm
         self._seen += aux.visible
 
-    def refine(self, step: int, adam: GaussianAdam, random: torch.Generator) -> Change | None:
+    def refine(
+        self, step: int, adam: GaussianAdam, random: torch.Generator, *, resolution: float = 1.0
+    ) -> Change | None:
         if step >= self._end:
             self._gradient_sum = self._seen = None
             return None
         refines = step > self._begin and step % self._every == 0 and self._gradient_sum is not None
         resets = step % self._reset == 0
-        change = self._grow_and_prune(step, adam, random) if refines else (0, 0, 0)
+        change = self._grow_and_prune(step, adam, random, resolution) if refines else (0, 0, 0)
         if resets:
             from .edit import cap_opacities
 
@@ -145,7 +147,9 @@ class Adc:
         cloned, split, pruned = change
         return Change(cloned=cloned, split=split, pruned=pruned, opacities_reset=resets)
 
-    def _grow_and_prune(self, step: int, adam: GaussianAdam, random: torch.Generator) -> tuple[int, int, int]:
+    def _grow_and_prune(
+        self, step: int, adam: GaussianAdam, random: torch.Generator, resolution: float
+    ) -> tuple[int, int, int]:
         """Numbers cloned, split and pruned. Growth is decided first and what it made is pruned by the same rules."""
         import torch
 
@@ -163,6 +167,10 @@ class Adc:
         # A Gaussian that is removed for its opacity would take its copies along (they share it): it need not grow.
         gradient = self._gradient_sum / self._seen.clamp_min(1)
         grows = (gradient > config.grow_gradient) & ~faint
+        if resolution < 1:
+            # A quarter of the pixels, a quarter of the growth. The threshold is in normalised units, which hardly
+            # change with the size of the image: by itself it lets as many grow at every size.
+            grows = strongest(gradient, grows, round(resolution**2 * int(grows.sum())))
         if config.max_count is not None:
             grows = strongest(gradient, grows, max(0, config.max_count - int((~faint).sum())))
         small = size <= math.log(config.grow_scale * self._extent)

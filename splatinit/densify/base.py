@@ -48,13 +48,16 @@ class Densifier(Protocol):
         the next step only."""
         ...
 
-    def refine(self, step: int, adam: GaussianAdam, random: torch.Generator) -> Change | None:
+    def refine(
+        self, step: int, adam: GaussianAdam, random: torch.Generator, *, resolution: float = 1.0
+    ) -> Change | None:
         """After the update: edit the Gaussians (by :mod:`.edit`), or return None when it is not the time.
 
         An edit that memory cannot hold is refused by an OutOfMemory that has to go up with nothing changed: the call is
         made again, with the same arguments, when the training is resumed.
 
-        ``random`` is seeded from the run's seed and ``step``.
+        ``random`` is seeded from the run's seed and ``step``. ``resolution`` is the share of their working size (of the
+        sides) at which the photos were looked at: small photos show less, and call for fewer Gaussians.
         """
         ...
 

@@ -26,7 +26,7 @@ class NoDensify:
 
     def observe(self, step: int, aux: RasterAux, camera: Camera) -> None: ...
 
-    def refine(self, step: int, adam: GaussianAdam, random: torch.Generator) -> None:
+    def refine(self, step: int, adam: GaussianAdam, random: torch.Generator, *, resolution: float = 1.0) -> None:
         return None
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ ADC = AdcConfig(
 )
 
 
-def run(checkpoints: Path | None = None, *, seed: int = 7, lr_means: float = 1.6e-4, **more) -> TrainResult:
+def run(
+    checkpoints: Path | None = None, *, seed: int = 7, lr_means: float = 1.6e-4, settings: Mapping = {}, **more
+) -> TrainResult:
     """A training with all that has state: random backgrounds, clones, splits, resets."""
     return train(
         tiny.scene(alpha=True),
@@ -40,7 +43,7 @@ def run(checkpoints: Path | None = None, *, seed: int = 7, lr_means: float = 1.6
         rasterizer=tiny.rasterizer(),
         settings=tiny.SETTINGS,
         densifier=Adc(ADC),
-        config=TrainConfig(steps=STEPS, checkpoint_seconds=0.0, lr_means=lr_means),
+        config=TrainConfig(steps=STEPS, checkpoint_seconds=0.0, lr_means=lr_means, **settings),
         seed=seed,
         checkpoints=checkpoints,
         **more,
@@ -92,6 +95,16 @@ def test_stopped_and_resumed(tmp_path, uninterrupted, at):
     assert any(f"Resumed after step {at}" in note for note in second.notes)
     assert not second.interrupted and second.seconds > first.seconds
     assert digest(second.gaussians.tensors()) == uninterrupted
+
+
+@pytest.mark.parametrize("at", [1, 29, 60])
+def test_stopped_among_small_photos_and_resumed(tmp_path, at):
+    settings = {"resolution": 0.4, "resolution_until": 0.8}
+    whole = run(settings=settings)
+    asked = iter(range(1, STEPS + 1))
+    assert run(tmp_path, settings=settings, stop=lambda: next(asked) == min(at, STEPS - 1)).interrupted
+    resumed = run(tmp_path, settings=settings)
+    assert digest(resumed.gaussians.tensors()) == digest(whole.gaussians.tensors())
 
 
 def test_a_finished_training_is_not_done_again(tmp_path, uninterrupted):

@@ -210,6 +210,16 @@ def test_the_cap_takes_the_strongest_first_and_is_never_exceeded():
     assert (change.cloned, change.split, len(adam.gaussians)) == (0, 0, 6)
 
 
+@pytest.mark.parametrize(("resolution", "cloned"), [(1.0, 4), (0.99, 4), (0.5, 1), (0.8, 3), (0.1, 0)])
+def test_small_photos_grow_their_share_of_pixels_the_strongest_first(resolution, cloned):
+    adam, densifier = optimiser(model([0.005] * 5, [0.5] * 5)), adc()
+    densifier.observe(99, seen([3e-4, 9e-4, 1e-4, 5e-4, 4e-4]), CAMERA)  # four are above the threshold
+    change = densifier.refine(100, adam, generator(), resolution=resolution)
+    assert (change.cloned, change.split, change.pruned) == (cloned, 0, 0)
+    if cloned == 1:
+        assert torch.equal(adam.gaussians.means[5], adam.gaussians.means[1])
+
+
 def test_strongest_breaks_ties_by_index():
     chosen = strongest(torch.tensor([1.0, 2.0, 2.0, 2.0]), torch.tensor([True, False, True, True]), 1)
     assert chosen.tolist() == [False, False, True, False]
