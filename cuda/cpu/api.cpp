@@ -117,7 +117,8 @@ struct splat_workspace {
     Frame frame;
     Buffer<Record> records;
     Buffer<uint32_t> pair_begin, listed, order, tile_begin;
-    Buffer<LaneMask> entry_lanes, slot_lanes;
+    Buffer<LaneMask> entry_lanes;
+    Buffer<uint8_t> slot_blended;
     Buffer<uint32_t> sorting, slot_tile, counts;
     Buffer<uint64_t> part_sums;
     Buffer<Entry> entries;
@@ -129,7 +130,7 @@ struct splat_workspace {
 
     int64_t bytes() const {
         return int64_t(records.bytes() + pair_begin.bytes() + listed.bytes() + order.bytes() + tile_begin.bytes() + entry_lanes.bytes() +
-                       slot_lanes.bytes() + sorting.bytes() + part_sums.bytes() + staging.bytes() +
+                       slot_blended.bytes() + sorting.bytes() + part_sums.bytes() + staging.bytes() +
                        slot_tile.bytes() + counts.bytes() + entries.bytes() + slots.bytes() + slot_weight.bytes() +
                        tile_T.bytes() + tile_depth.bytes() + tile_weight.bytes() + tile_background.bytes() +
                        pose_partial.bytes() + ssim_rings.bytes() +
@@ -208,7 +209,7 @@ int splat_cpu_forward(splat_workspace* ws, const splat_gaussians* g, const splat
     const size_t pairs = size_t(f.n_pairs);
     f.entries = ws->entries.reserve(pairs);
     f.entry_lanes = ws->entry_lanes.reserve(pairs);
-    f.slot_lanes = ws->slot_lanes.reserve(pairs);
+    f.slot_blended = ws->slot_blended.reserve(pairs);
     if (aux->blend_weight) f.slot_weight = ws->slot_weight.reserve(pairs);
     sort_by_depth(f, aux->depths, ws->sorting.reserve(size_t(sort_scratch(f.n, sorters))), sorters);
     kernels.bin(f, ws->slot_tile.reserve(pairs), ws->counts.reserve(size_t(threads) * tiles), threads);

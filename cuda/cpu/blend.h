@@ -11,6 +11,8 @@
 
 #include "simd.h"  // before the maths, see there
 
+#include <algorithm>
+
 #include "../include/splat/blend.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -92,6 +94,7 @@ static inline void for_tile_pixels(const Frame& frame, int tile, F&& visit) {
         }
 }
 
+constexpr uint32_t kAheadBack = 6;         // entries between a prefetch and its use, in the backward pass
 constexpr int kBatch = 64;                 // Gaussians whose masks are turned around together
 constexpr int32_t kNever = INT32_MAX;      // a pixel that was not saturated
 constexpr int32_t kOutside = INT32_MIN;    // a pixel beyond the border of the image
@@ -213,14 +216,15 @@ static void blend_tile(const splat_view& view, Frame& frame, splat_image& image,
         if (kCount) continue;
         for (int i = 0; i < count; ++i) {
             const uint32_t slot = frame.entries[first + i].slot;
-            frame.entry_lanes[first + i] = frame.slot_lanes[slot] = batch.blended[i];
+            frame.entry_lanes[first + i] = batch.blended[i];
+            frame.slot_blended[slot] = batch.blended[i] != 0;
             if (kWeight) frame.slot_weight[slot] = batch.blended[i] ? sum_lanes(weights[i]) : 0.0f;
         }
     }
     if (kCount) return;
     for (uint32_t e = first; e < end; ++e) {
         const uint32_t slot = frame.entries[e].slot;
-        frame.entry_lanes[e] = frame.slot_lanes[slot] = 0;
+        frame.entry_lanes[e] = frame.slot_blended[slot] = 0;
         if (kWeight) frame.slot_weight[slot] = 0.0f;
     }
     __builtin_memcpy(frame.tile_T + int64_t(tile) * kTilePixels, T, sizeof T);
@@ -284,7 +288,13 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
         while (e-- > begin)
             if (frame.entry_lanes[e]) {
                 const Record* g = &frame.records[frame.entries[e].gaussian];
-                if (e >= begin + 4) __builtin_prefetch(&frame.records[frame.entries[e - 4].gaussian]);
+                if (e >= begin + kAheadBack) {
+                    const Entry& ahead = frame.entries[e - kAheadBack];
+                    __builtin_prefetch(&frame.records[ahead.gaussian]);
+                    const float* slot = frame.slots + int64_t(ahead.slot) * kSlotFloats;
+                    __builtin_prefetch(slot, 1);
+                    __builtin_prefetch(slot + kSlotFloats - 1, 1);
+                }
                 return Cursor{e, frame.entry_lanes[e], g};
             }
         return Cursor{begin, 1, &kUnseen};
@@ -359,11 +369,18 @@ static void blend_vjp_tile(const splat_view& view, Frame& frame, const splat_ima
     }
 }
 
+// Neighbouring tiles share Gaussians and cache lines of their slots: a thread takes a run of them, short enough that all threads
+// end together.
+static inline int64_t tile_run(int64_t tiles, int threads) {
+    return std::min<int64_t>(16, std::max<int64_t>(1, tiles / (16 * int64_t(threads))));
+}
+
 static void blend_loop(const splat_view& view, Frame& frame, splat_image& image, bool with_weight, int threads) {
     const int tiles = frame.tiles_x * frame.tiles_y;
     const auto tile_fn = image.depth ? (with_weight ? blend_tile<true, true> : blend_tile<true, false>)
                                      : (with_weight ? blend_tile<false, true> : blend_tile<false, false>);
-    parallel_for(tiles, 1, threads, [&](int64_t tile, int) { tile_fn(view, frame, image, int(tile), nullptr); });
+    parallel_for(tiles, tile_run(tiles, threads), threads,
+                 [&](int64_t tile, int) { tile_fn(view, frame, image, int(tile), nullptr); });
 }
 
 static void count_pairs_loop(const splat_view& view, Frame& frame, int64_t* counts, int threads) {
@@ -378,7 +395,8 @@ static void blend_vjp_loop(const splat_view& view, Frame& frame, const splat_ima
     const int tiles = frame.tiles_x * frame.tiles_y;
     const auto tile_fn = v_image.depth ? (with_abs ? blend_vjp_tile<true, true> : blend_vjp_tile<true, false>)
                                        : (with_abs ? blend_vjp_tile<false, true> : blend_vjp_tile<false, false>);
-    parallel_for(tiles, 1, threads, [&](int64_t tile, int) { tile_fn(view, frame, v_image, int(tile)); });
+    parallel_for(tiles, tile_run(tiles, threads), threads,
+                 [&](int64_t tile, int) { tile_fn(view, frame, v_image, int(tile)); });
 }
 
 }  // namespace SPLAT_LEVEL

@@ -48,7 +48,7 @@ struct Frame {
     uint32_t* tile_begin = nullptr;   // [tiles + 1] first entry of each tile
     Entry* entries = nullptr;         // [n_pairs]
     LaneMask* entry_lanes = nullptr;  // [n_pairs] in tile order: the vectors of the tile that blended this Gaussian
-    LaneMask* slot_lanes = nullptr;   // [n_pairs] the same in slot order
+    uint8_t* slot_blended = nullptr;  // [n_pairs] in slot order: 1 where any vector did
     float* slots = nullptr;           // [n_pairs, kSlotFloats]
     float* slot_weight = nullptr;     // [n_pairs] blended weight, when statistics are wanted
     float* tile_T = nullptr;          // [tiles, 256] transmittance at the end, in the tile's vector order

@@ -304,7 +304,7 @@ static void project_vjp_loop(const splat_gaussians& g, const splat_view& view, F
         for (int64_t i = first; i < stop; ++i) {
             v4 sum[kSlotFloats / 4] = {};
             for (uint32_t s = frame.pair_begin[i]; s < frame.pair_begin[i + 1]; ++s) {
-                if (frame.slot_lanes[s] == 0) continue;
+                if (!frame.slot_blended[s]) continue;
                 for (int j = 0; j < kSlotFloats / 4; ++j)
                     sum[j] += load4(frame.slots + int64_t(s) * kSlotFloats + 4 * j);
             }
