@@ -92,6 +92,109 @@ def read_vertices(path: Path) -> np.ndarray:
     return found.copy() if dtype.isnative else found.astype(dtype.newbyteorder("="))
 
 
+def read_triangles(path: Path) -> np.ndarray:
+    """The ``face`` element as vertex numbers [m, 3] int64; polygons of more corners are cut into fans.
+
+    Call :func:`read_vertices` first: it checks that the file is whole. Raises FormatError where there are no faces, a
+    face has fewer than three corners, or names a vertex that does not exist.
+    """
+    path = Path(path)
+    data = path.read_bytes()
+    format, elements, start = _header(path, data)
+    names = [element.name for element in elements]
+    face = next((element for element in elements if element.name == "face"), None)
+    lists = [field for field, kind in (face.fields if face else ()) if isinstance(kind, tuple)]
+    corners = next((name for name in ("vertex_indices", "vertex_index") if name in lists), None)
+    if face is None or face.count == 0 or corners is None:
+        raise FormatError(
+            f"{path}: has no faces (element 'face' with a list 'vertex_indices'); expected a mesh.",
+            hint="A cloud of points is no mesh: give it as points.",
+            path=path,
+        )
+    place = names.index("face")
+    if format == "ascii":
+        lines = [line for line in data[start:].splitlines() if line.strip()]
+        first = sum(element.count for element in elements[:place])
+        rows = [_ascii_list(path, face, corners, line) for line in lines[first : first + face.count]]
+    else:
+        order = _ORDER[format]
+        for element in elements[:place]:
+            start = _end_of(path, data, start, element, order)
+        rows = _binary_lists(data, start, face, corners, order)
+    triangles = np.concatenate([_fan(path, polygons) for polygons in _by_length(rows)])
+    count = elements[names.index("vertex")].count
+    if triangles.min() < 0 or triangles.max() >= count:
+        raise FormatError(
+            f"{path}: the faces name vertices {triangles.min()} to {triangles.max()}; expected 0 to {count - 1}.",
+            hint="The file is damaged: export it again.",
+            path=path,
+        )
+    return triangles
+
+
+def _by_length(rows: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
+    """Lists as tables [m, c], one for each length c."""
+    if isinstance(rows, np.ndarray):
+        return [rows]
+    lengths = np.array([len(row) for row in rows])
+    return [np.stack([rows[i] for i in np.nonzero(lengths == c)[0]]) for c in np.unique(lengths)]
+
+
+def _fan(path: Path, polygons: np.ndarray) -> np.ndarray:
+    """Polygons [m, c] → triangles [m (c − 2), 3]."""
+    m, c = polygons.shape
+    if c < 3:
+        raise FormatError(f"{path}: a face has {c} corners; expected at least 3.", path=path)
+    polygons = polygons.astype(np.int64)
+    first = np.broadcast_to(polygons[:, :1], (m, c - 2))
+    return np.stack([first, polygons[:, 1:-1], polygons[:, 2:]], axis=2).reshape(-1, 3)
+
+
+def _binary_lists(data: bytes, at: int, element: _Element, name: str, order: str) -> np.ndarray | list[np.ndarray]:
+    """The list ``name`` of each record: one table where all records look alike, else one array each."""
+
+    def record(at: int) -> np.dtype:
+        parts = []
+        for number, (field, kind) in enumerate(element.fields):
+            if not isinstance(kind, tuple):
+                parts.append((f"f{number}", order + kind))
+                continue
+            length = np.dtype(order + kind[0])
+            items = int(np.frombuffer(data, length, 1, at + np.dtype(parts).itemsize)[0])
+            parts += [(f"n{number}", length), (name if field == name else f"f{number}", order + kind[1], (items,))]
+        return np.dtype(parts)
+
+    layout = record(at)
+    if at + element.count * layout.itemsize <= len(data):
+        table = np.frombuffer(data, layout, element.count, at)
+        lengths = [part for part in layout.names if part.startswith("n")]
+        if all((table[part] == table[part][0]).all() for part in lengths):
+            return table[name]
+    rows = []
+    for _ in range(element.count):
+        layout = record(at)
+        rows.append(np.frombuffer(data, layout, 1, at)[name][0])
+        at += layout.itemsize
+    return rows
+
+
+def _ascii_list(path: Path, element: _Element, name: str, line: bytes) -> np.ndarray:
+    words, place = line.split(), 0
+    try:
+        for field, kind in element.fields:
+            if not isinstance(kind, tuple):
+                place += 1
+                continue
+            items = int(words[place])
+            if field == name and 0 <= items < len(words) - place:
+                return np.array([int(word) for word in words[place + 1 : place + 1 + items]], np.int64)
+            place += 1 + items
+        raise ValueError
+    except (ValueError, IndexError) as error:
+        shown = line[:80].decode("ascii", "replace")
+        raise FormatError(f"{path}: a face is not a list of vertex numbers: {shown!r}.", path=path) from error
+
+
 def _end_of(path: Path, data: bytes, start: int, element: _Element, order: str) -> int:
     """Where an element that is not read ends: a wrong number of vertices shows only in what follows them."""
     lists = [kind for _, kind in element.fields if isinstance(kind, tuple)]
