@@ -4,6 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import BadPoints, ShapeError
+
+
+def checked_points(xyz: np.ndarray, where: str) -> np.ndarray:
+    """``xyz`` as float64 [n, 3], n ≥ 0. Raises ShapeError or BadPoints, naming ``where``, for points that are none."""
+    xyz = np.asarray(xyz, dtype=np.float64)
+    if xyz.ndim != 2 or xyz.shape[1] != 3:
+        raise ShapeError(f"{where}: points must be [n, 3], got {list(xyz.shape)}.")
+    finite = np.isfinite(xyz).all(axis=1)
+    if not finite.all():
+        raise BadPoints(
+            f"{where}: {int((~finite).sum())} of {len(xyz)} points are not finite (the first is number "
+            f"{int(np.argmin(finite))}).",
+            hint="Remove these points.",
+        )
+    return xyz
+
 
 def neighbour_distances(xyz: np.ndarray, k: int = 3) -> np.ndarray:
     """Distances [n, min(k, n − 1)] from each point [n, 3] to its nearest others, ascending, in the points' units.
