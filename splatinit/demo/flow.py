@@ -15,7 +15,8 @@ from ..io.atomic import remove_leftovers
 from ..io.images import probe_image, write_png
 from ..io.locks import hold
 from ..progress import Progress, Silent
-from ..types import Camera, PointCloud
+from ..report.figures import draw_points
+from ..types import PointCloud
 from .dataset import TRUTH_SPACING, in_yard, make_demo_scene, read_truth
 
 if TYPE_CHECKING:
@@ -139,25 +140,6 @@ def _picture(scene: Path, truth: PointCloud, results: dict[str, RunResult]) -> n
         ],
         axis=1,
     )
-
-
-def draw_points(points: PointCloud, camera: Camera) -> np.ndarray:
-    """[h, w, 3] uint8: each point as a square of 2 px in its colour, nearer ones over farther ones, on dark grey."""
-    h, w = camera.height, camera.width
-    in_camera = points.xyz.astype(np.float64) @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
-    z = in_camera[:, 2]
-    front = z > 0.05
-    pixel = in_camera[front] @ camera.K.T
-    column, row = (pixel[:, k] / pixel[:, 2] for k in (0, 1))
-    order = np.argsort(-z[front], kind="stable")
-    image = np.full((h + 2, w + 2, 3), 24, np.uint8)
-    colours = np.rint(np.clip(points.rgb[front], 0, 1) * 255).astype(np.uint8)
-    seen = order[(column[order] >= 0) & (column[order] < w) & (row[order] >= 0) & (row[order] < h)]
-    left, top = column[seen].astype(int), row[seen].astype(int)
-    for dy in (0, 1):
-        for dx in (0, 1):
-            image[top + dy, left + dx] = colours[seen]
-    return image[:h, :w]
 
 
 def _titled(image: np.ndarray, title: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of a report: error maps and side-by-side sheets, drawn on uint8 arrays [h, w, 3]."""
+"""Pictures of a report: error maps, points and side-by-side sheets, drawn on uint8 arrays [h, w, 3]."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from ..types import Camera, PointCloud
 
 # Mean absolute error that is drawn in the brightest colour. Fixed, so that maps of different runs can be compared; a
 # difference of a fifth of the range is plainly visible.
@@ -44,6 +46,25 @@ def dimmed(picture: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 def _inferno(level: np.ndarray) -> np.ndarray:
     """OpenCV gives BGR."""
     return cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)[..., ::-1].copy()
+
+
+def draw_points(points: PointCloud, camera: Camera) -> np.ndarray:
+    """[h, w, 3] uint8: each point as a square of 2 px in its colour, nearer ones over farther ones, on dark grey."""
+    h, w = camera.height, camera.width
+    in_camera = points.xyz.astype(np.float64) @ camera.cam_from_world[:3, :3].T + camera.cam_from_world[:3, 3]
+    z = in_camera[:, 2]
+    front = z > 0
+    pixel = in_camera[front] @ camera.K.T
+    column, row = (pixel[:, k] / pixel[:, 2] for k in (0, 1))
+    order = np.argsort(-z[front], kind="stable")
+    image = np.full((h + 2, w + 2, 3), 24, np.uint8)
+    colours = np.rint(np.clip(points.rgb[front], 0, 1) * 255).astype(np.uint8)
+    seen = order[(column[order] >= 0) & (column[order] < w) & (row[order] >= 0) & (row[order] < h)]
+    left, top = column[seen].astype(int), row[seen].astype(int)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            image[top + dy, left + dx] = colours[seen]
+    return image[:h, :w]
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from scipy.spatial import cKDTree
 
 from splatinit.demo import dataset
 from splatinit.demo.dataset import in_yard, make_demo_scene, read_truth
-from splatinit.demo.flow import draw_points
 from splatinit.demo.layout import DOME_RADIUS, build_cameras, build_solids
 from splatinit.demo.raycast import Rays, ShadowMap, Solid, cast, surface
 from splatinit.demo.render import DemoRenderer
 from splatinit.demo.textures import _PAINTINGS, Texture
 from splatinit.errors import SceneError
 from splatinit.io.read import read_images
+from splatinit.report.figures import draw_points
 from splatinit.types import Camera, PointCloud
 
 

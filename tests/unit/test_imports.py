@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"checks", "config", "convert", "demo", "doctor", "environment", "io", "paths", "pipeline"},
     "config": set(),
     "convert": {"io"},
-    "demo": {"geometry", "io", "pipeline"},
+    "demo": {"geometry", "io", "pipeline", "report"},
     "decoding": {"environment"},
     "densify": {"optim"},
     "draws": set(),
