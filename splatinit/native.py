@@ -10,7 +10,9 @@ import ctypes
 import os
 import sys
 import weakref
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_void_p
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,10 +90,32 @@ class AdamArg(Structure):
     ]
 
 
+class StereoViewArg(Structure):
+    _fields_ = [
+        ("grey", c_void_p),
+        *((name, c_int32) for name in ("width", "height", "masked")),
+        ("from_reference", c_float * 12),
+    ]
+
+
+class StereoSettingsArg(Structure):
+    _fields_ = [*((name, c_int32) for name in ("radius", "best", "stride", "first")), ("noise", c_float)]
+
+
+class StereoSearchArg(Structure):
+    _fields_ = [
+        *((name, c_float) for name in ("smallest", "largest", "steepest")),
+        *((name, c_int32) for name in ("directions", "tilts")),
+    ]
+
+
 class FrameInfo(Structure):
     """What a forward pass met: visible Gaussians with at least one tile, (tile, Gaussian) pairs, bytes of buffers."""
 
     _fields_ = [("n_visible", c_int64), ("n_pairs", c_int64), ("bytes", c_int64)]
+
+
+_STEREO = [POINTER(StereoViewArg), POINTER(StereoViewArg), c_int, POINTER(StereoSettingsArg)]
 
 
 def library_path(name: str) -> Path:
@@ -147,6 +171,12 @@ def library() -> ctypes.CDLL:
         ),
         "splat_cpu_adam": (c_int, [c_void_p] * 4 + [c_int64] + [c_double] * 4 + [c_int64]),
         "splat_cpu_exp2": (None, [c_void_p, c_void_p, c_int64]),
+        "splat_cpu_stereo_sweep": (c_int, [*_STEREO, c_void_p, c_int, c_void_p]),
+        "splat_cpu_stereo_search": (
+            c_int,
+            [*_STEREO, POINTER(StereoSearchArg), c_void_p, c_int, c_void_p, c_void_p],
+        ),
+        "splat_cpu_stereo_costs": (c_int, [*_STEREO, c_void_p, c_float, c_void_p, c_void_p]),
     }
     for name, (restype, argtypes) in signatures.items():
         function = getattr(lib, name)
@@ -395,3 +425,124 @@ def count_pairs(workspace: Workspace, view: ViewArg) -> tuple[int, int]:
     code = library().splat_cpu_count_pairs(workspace.handle, byref(view), byref(evaluated), byref(blended))
     check_code(code, "counting pairs")
     return evaluated.value, blended.value
+
+
+# ------------------------------------------------------------------------------------------------- multi-view stereo
+@dataclass(frozen=True)
+class StereoPhoto:
+    """A grey photo and how to get there from the reference.
+
+    Attributes:
+        grey: [h, w] uint16: 1 + 65534 times grey in [0, 1]; 0 where the pixel is unusable.
+        from_reference: [3, 4] (M | b): the pixel x of the reference (homogeneous, centres at +0.5) at depth z lies at
+            M x + b / z here. None for the reference itself.
+    """
+
+    grey: np.ndarray
+    from_reference: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        grey = self.grey
+        if grey.dtype != np.uint16 or grey.ndim != 2 or min(grey.shape) < 2 or max(grey.shape) > 16384:
+            raise ShapeError(
+                f"A photo for stereo must be [h, w] uint16 of 2 to 16384 px, got {list(grey.shape)} {grey.dtype}."
+            )
+        object.__setattr__(self, "grey", np.ascontiguousarray(grey))
+
+    def arg(self) -> StereoViewArg:
+        height, width = self.grey.shape
+        matrix = np.zeros((3, 4)) if self.from_reference is None else self.from_reference
+        numbers = (c_float * 12)(*np.asarray(matrix, np.float64).reshape(12))
+        return StereoViewArg(self.grey.ctypes.data, width, height, not self.grey.all(), numbers)
+
+
+@dataclass(frozen=True)
+class Stereo:
+    """A reference photo and its neighbours, for the three functions of multi-view stereo.
+
+    The cost of a plane at a pixel is 1 − ZNCC, cut to [0, 1], between the square window around the pixel and what the
+    plane maps it to, in the mean over the ``best`` neighbours in which it is smallest. Results do not depend on the
+    number of threads.
+
+    Attributes:
+        reference, neighbours: the photos, 1 to 16 neighbours.
+        radius: px of the window, 1 to 4.
+        best: 1 to the number of neighbours.
+        noise: variance of grey that is added to both windows' variances: what has less contrast does not correlate.
+        stride, first: depths are for the pixels (first + stride i, first + stride j) of the reference.
+    """
+
+    reference: StereoPhoto
+    neighbours: Sequence[StereoPhoto]
+    radius: int = 3
+    best: int = 1
+    noise: float = 1e-4
+    stride: int = 1
+    first: int = 0
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the pixels that get a depth."""
+        height, width = self.reference.grey.shape
+        return -((self.first - height) // self.stride), -((self.first - width) // self.stride)
+
+    def _call(self, name: str, *args: object) -> None:
+        views = (StereoViewArg * len(self.neighbours))(*(photo.arg() for photo in self.neighbours))
+        settings = StereoSettingsArg(self.radius, self.best, self.stride, self.first, self.noise)
+        function = getattr(library(), name)
+        code = function(byref(self.reference.arg()), views, len(self.neighbours), byref(settings), *args)
+        check_code(code, "stereo")
+
+    def sweep(self, inverse_depths: np.ndarray) -> np.ndarray:
+        """Costs [h, hypotheses, w] float32 of fronto-parallel planes at these inverse depths; stride 1 only."""
+        inverse_depths = np.ascontiguousarray(inverse_depths, np.float32)
+        height, width = self.reference.grey.shape
+        cost = np.empty((height, len(inverse_depths), width), np.float32)
+        self._call("splat_cpu_stereo_sweep", inverse_depths.ctypes.data, len(inverse_depths), cost.ctypes.data)
+        return cost
+
+    def search(
+        self,
+        planes: np.ndarray,
+        steps: Sequence[float],
+        *,
+        inverse_depths: tuple[float, float],
+        steepest: float,
+        directions: int = 4,
+        tilts: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Better planes than these, one for each pixel of the grid, and what they cost.
+
+        Args:
+            planes: [3, gh, gw] inverse depth, and its slopes per px in x and y.
+            steps: a round for each: how far depths are moved, px in the neighbour in which they move fastest.
+            inverse_depths: (smallest, largest) allowed.
+            steepest: largest sum of the slopes' absolute values, relative to the inverse depth.
+            directions: from how many directions planes of other pixels are tried: 0, 4 or 8.
+            tilts: whether slopes are searched, too.
+        Returns:
+            planes [3, gh, gw], cost [gh, gw], both float32.
+        """
+        planes = self._checked(planes).copy()
+        cost = np.empty(self.grid, np.float32)
+        sizes = np.ascontiguousarray(steps, np.float32)
+        wanted = StereoSearchArg(*inverse_depths, steepest, directions, tilts)
+        pointers = (sizes.ctypes.data, len(sizes), planes.ctypes.data, cost.ctypes.data)
+        self._call("splat_cpu_stereo_search", byref(wanted), *pointers)
+        return planes, cost
+
+    def costs(self, planes: np.ndarray, step: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """Costs of planes [3, gh, gw] view by view, and the px per unit of inverse depth where they move fastest [gh, gw].
+
+        With a step (px in that neighbour), costs are [3, v, gh, gw]: behind, at and before the planes; else [v, gh, gw].
+        """
+        planes = self._checked(planes)
+        costs = np.empty((3, len(self.neighbours), *self.grid), np.float32)
+        rate = np.empty(self.grid, np.float32)
+        self._call("splat_cpu_stereo_costs", planes.ctypes.data, step, costs.ctypes.data, rate.ctypes.data)
+        return (costs if step > 0 else costs[1]), rate
+
+    def _checked(self, planes: np.ndarray) -> np.ndarray:
+        if planes.shape != (3, *self.grid):
+            raise ShapeError(f"planes must be {[3, *self.grid]}, got {list(planes.shape)}.")
+        return np.ascontiguousarray(planes, np.float32)

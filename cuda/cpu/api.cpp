@@ -327,3 +327,108 @@ int splat_cpu_count_pairs(splat_workspace* ws, const splat_view* view, int64_t* 
 }
 
 void splat_cpu_exp2(const float* x, float* out, int64_t count) { active()->exp2(x, out, count); }
+
+namespace {
+
+bool valid(const splat_stereo_view& view) {
+    return view.grey && view.width >= 2 && view.height >= 2 && view.width <= 16384 && view.height <= 16384;
+}
+
+// A reference with the arrays that stereo reads of it.
+struct Stereo {
+    StereoGrid grid;
+    StereoViews views;
+    Buffer<float> values, statistics;
+    int threads = thread_setting();
+
+    // False where the arguments do not fit together; then nothing is allocated.
+    bool prepare(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
+                 const splat_stereo_settings* s) {
+        if (!reference || !neighbours || !s || !valid(*reference) || count < 1 || count > kSweepViews || s->radius < 1 ||
+            s->radius > kSweepRadius || s->best < 1 || s->best > count || s->stride < 1 || s->stride > 8 || s->first < 0 ||
+            s->first >= s->stride || s->first >= reference->width || s->first >= reference->height || !(s->noise > 0))
+            return false;
+        for (int k = 0; k < count; ++k)
+            if (!valid(neighbours[k])) return false;
+        grid.reference = *reference;
+        grid.stride = s->stride, grid.first = s->first, grid.radius = s->radius, grid.noise = s->noise;
+        grid.width = (reference->width - s->first + s->stride - 1) / s->stride;
+        grid.height = (reference->height - s->first + s->stride - 1) / s->stride;
+        grid.pitch = ((reference->width + s->stride - 1) / s->stride + 15) / 16 * 16 + 2 * kStereoPad;
+        views = {neighbours, count, s->best};
+        grid.values = values.reserve(size_t(grid.rows() * grid.row_floats()));
+        const size_t size = size_t(grid.height * grid.padded_width());
+        grid.mean = statistics.reserve(3 * size);
+        grid.inverse_n = grid.mean + size, grid.inverse_deviation = grid.inverse_n + size;
+        active()->stereo_prepare(grid, threads);
+        return true;
+    }
+};
+
+}  // namespace
+
+int splat_cpu_stereo_sweep(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
+                           const splat_stereo_settings* settings, const float* inverse_depths, int hypotheses,
+                           float* cost) try {
+    Stereo stereo;
+    if (!inverse_depths || !cost || hypotheses < 1 || !settings || settings->stride != 1 ||
+        !stereo.prepare(reference, neighbours, count, settings))
+        return SPLAT_BAD_ARGUMENT;
+    const int64_t floats = stereo_scratch(stereo.grid, count);
+    Buffer<float> scratch;
+    active()->stereo_sweep(stereo.grid, stereo.views, inverse_depths, hypotheses, cost,
+                           scratch.reserve(size_t(stereo.threads * floats)), floats, stereo.threads);
+    return SPLAT_OK;
+} catch (const std::bad_alloc&) {
+    return SPLAT_OUT_OF_MEMORY;
+}
+
+int splat_cpu_stereo_search(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
+                            const splat_stereo_settings* settings, const splat_stereo_search* search, const float* steps,
+                            int rounds, float* planes, float* cost) try {
+    Stereo stereo;
+    if (!search || !planes || !cost || rounds < 0 || (rounds > 0 && !steps) ||
+        (search->directions != 0 && search->directions != 4 && search->directions != 8) || !(search->smallest >= 0) ||
+        !(search->largest >= search->smallest) || !(search->steepest >= 0) ||
+        !stereo.prepare(reference, neighbours, count, settings))
+        return SPLAT_BAD_ARGUMENT;
+    for (int round = 0; round < rounds; ++round)
+        if (!(steps[round] > 0)) return SPLAT_BAD_ARGUMENT;
+    const StereoGrid& grid = stereo.grid;
+    const StereoSearch wanted = {search->smallest, search->largest, search->steepest, search->directions,
+                                 search->tilts != 0};
+    const int64_t pitch = grid.padded_width() + 2 * kStereoPad, size = grid.height * pitch;
+    Buffer<float> maps[2];
+    for (Buffer<float>& map : maps) {
+        float* m = map.reserve(size_t(4 * size));
+        std::fill_n(m, 3 * size, 0.0f);
+        std::fill_n(m + 3 * size, size, 2.0f);  // beside the grid: dearer than any plane, so never taken
+    }
+    float *from = maps[0].data, *to = maps[1].data;
+    for (int m = 0; m < 3; ++m)
+        for (int64_t j = 0; j < grid.height; ++j)
+            std::copy_n(planes + (m * grid.height + j) * grid.width, grid.width, from + m * size + j * pitch + kStereoPad);
+    for (int round = -1; round < rounds; ++round) {
+        active()->stereo_search(grid, stereo.views, wanted, from, to, round < 0 ? 0.0f : steps[round], stereo.threads);
+        std::swap(from, to);
+    }
+    for (int m = 0; m < 4; ++m)
+        for (int64_t j = 0; j < grid.height; ++j)
+            std::copy_n(from + m * size + j * pitch + kStereoPad, grid.width,
+                        (m < 3 ? planes + m * grid.height * grid.width : cost) + j * grid.width);
+    return SPLAT_OK;
+} catch (const std::bad_alloc&) {
+    return SPLAT_OUT_OF_MEMORY;
+}
+
+int splat_cpu_stereo_costs(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
+                           const splat_stereo_settings* settings, const float* planes, float step, float* costs,
+                           float* rate) try {
+    Stereo stereo;
+    if (!planes || !costs || !rate || !(step >= 0) || !stereo.prepare(reference, neighbours, count, settings))
+        return SPLAT_BAD_ARGUMENT;
+    active()->stereo_costs(stereo.grid, stereo.views, planes, step, costs, rate, stereo.threads);
+    return SPLAT_OK;
+} catch (const std::bad_alloc&) {
+    return SPLAT_OUT_OF_MEMORY;
+}

@@ -38,6 +38,45 @@ struct FieldGradients {
     float* field[kFields];
 };
 
+constexpr int kSweepViews = 16;    // neighbours of a reference
+constexpr int kSweepRadius = 4;    // px, of the largest window
+constexpr int64_t kStereoPad = 16; // floats beside a row: the window's reach, and what the last vector reads
+
+// The reference photo as stereo reads it, and the pixels that get a depth: every `stride`-th in both directions.
+struct StereoGrid {
+    splat_stereo_view reference;
+    int64_t stride, first, width, height;  // pixel (i, j) of the grid is pixel first + stride (i, j) of the photo
+    int radius;
+    float noise;
+    int64_t pitch;       // floats of one phase of a row
+    float* values;       // [rows, stride, pitch] grey, NaN where unusable; columns x = phase + stride i side by side
+    float* mean;         // [height, padded_width] of the window around each pixel of the grid
+    float* inverse_n;    // NaN where the pixel itself is unusable
+    float* inverse_deviation;
+
+    int64_t rows() const { return reference.height + 2 * radius; }
+    int64_t row_floats() const { return stride * pitch; }
+    int64_t padded_width() const { return (width + 15) / 16 * 16; }
+    // The values at offset (d, e) px from the pixels of row j, side by side.
+    const float* window(int64_t j, int64_t d, int64_t e) const {
+        const int64_t column = first + d + stride * kStereoPad;
+        return values + (first + j * stride + e + radius) * row_floats() + column % stride * pitch + column / stride;
+    }
+};
+
+struct StereoViews {
+    const splat_stereo_view* view;
+    int count, best;
+};
+
+// Which planes the search allows, and what it tries.
+struct StereoSearch {
+    float smallest, largest;  // inverse depth
+    float steepest;           // |wx| + |wy| relative to w, per px
+    int directions;           // 4 or 8
+    bool tilts;
+};
+
 struct Kernels {
     const char* name;
     int lanes;
@@ -63,6 +102,18 @@ struct Kernels {
     void (*adam)(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, int64_t count, const AdamRates&,
                  float step_size, int threads);
     void (*exp2)(const float* x, float* out, int64_t count);  // the exponential of the blend loop, for its error test
+
+    // Fills the arrays of a StereoGrid.
+    void (*stereo_prepare)(const StereoGrid&, int threads);
+    // cost [height, hypotheses, width] of a grid of stride 1; scratch [threads, scratch_floats], see stereo_scratch.
+    void (*stereo_sweep)(const StereoGrid&, const StereoViews&, const float* inverse_depths, int64_t hypotheses, float* cost,
+                         float* scratch, int64_t scratch_floats, int threads);
+    // costs [3, views, height, width] of given planes, moved by -step, 0 and step px; rate [height, width].
+    void (*stereo_costs)(const StereoGrid&, const StereoViews&, const float* planes, float step, float* costs, float* rate,
+                         int threads);
+    // One round of the search between padded maps [4, height, padded_width + 2 kStereoPad]; step 0 only prices the planes.
+    void (*stereo_search)(const StereoGrid&, const StereoViews&, const StereoSearch&, const float* from, float* to, float step,
+                          int threads);
 };
 
 const Kernels& kernels_generic();
@@ -75,6 +126,12 @@ const Kernels& kernels_neon();
 
 // Floats of one chunk's gradients.
 inline int64_t staging_floats(int64_t k) { return kPoseChunk * (14 + 3 * k); }
+
+// Floats that one thread of the sweep needs: rows of every neighbour, their sums, and their costs.
+inline int64_t stereo_scratch(const StereoGrid& grid, int views) {
+    const int64_t width = grid.padded_width();
+    return views * (2 * grid.radius + 1) * width + 3 * (width + 2 * kStereoPad) + views * width + 16;
+}
 
 constexpr int kSsimMoments = 4;  // x, y, x^2 + y^2, (x - y)^2
 constexpr int kSsimHalo = 16;    // floats beside a strip that its filter reads: 3 * kSsimRadius, rounded to a vector

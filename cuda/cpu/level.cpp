@@ -4,6 +4,7 @@
 #include "blend.h"
 #include "project.h"
 #include "ssim.h"
+#include "sweep.h"
 
 #define SPLAT_STRING_(x) #x
 #define SPLAT_STRING(x) SPLAT_STRING_(x)
@@ -25,7 +26,8 @@ static void exp2_loop(const float* x, float* out, int64_t count) {
 const Kernels& SPLAT_JOIN(kernels_, SPLAT_LEVEL)() {
     static const Kernels table = {
         SPLAT_STRING(SPLAT_LEVEL), kLanes,    project_loop,  bin_loop,  blend_loop, blend_vjp_loop,
-        project_vjp_loop,          count_pairs_loop, ssim_loop, adam_loop, exp2_loop};
+        project_vjp_loop,          count_pairs_loop, ssim_loop, adam_loop, exp2_loop,
+        stereo_prepare_loop,       sweep_loop,       plane_costs_loop, plane_search_loop};
     return table;
 }
 

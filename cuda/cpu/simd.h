@@ -154,6 +154,20 @@ static inline vf log2(vf x) {
     return p * s + exponent;
 }
 
+// Two neighbouring 16-bit numbers per lane, from base[index] (low half) and base[index + 1] (high half): for bilinear samples.
+// One gather of 32 bits at an address of 16-bit steps.
+static inline vi gather_pairs(const uint16_t* base, vi index) {
+#if defined(__AVX512F__)
+    return vi(_mm512_i32gather_epi32(__m512i(index), reinterpret_cast<const int*>(base), 2));
+#elif defined(__AVX2__)
+    return vi(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base), __m256i(index), 2));
+#else
+    vi pairs;
+    for (int i = 0; i < kLanes; ++i) pairs[i] = int32_t(uint32_t(base[index[i]]) | uint32_t(base[index[i] + 1]) << 16);
+    return pairs;
+#endif
+}
+
 // Four floats: what every instruction set has. For colours, whose coefficients lie as triples in memory.
 typedef float v4 __attribute__((vector_size(16)));
 typedef float v4_unaligned __attribute__((vector_size(16), aligned(4)));

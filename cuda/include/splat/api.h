@@ -131,6 +131,45 @@ SPLAT_API int splat_cpu_adam(float* param, const float* grad, float* exp_avg, fl
 // out [count] = 2^x, the exponential of the blend loop (for the test of its error).
 SPLAT_API void splat_cpu_exp2(const float* x, float* out, int64_t count);
 
+// ------------------------------------------------------------------------------------------------ multi-view stereo
+// A photo for stereo. Pixel coordinates have pixel centres at +0.5.
+typedef struct {
+    const uint16_t* grey;       // [h, w] 1 + 65534 times grey in [0, 1]; 0 where the pixel is unusable
+    int32_t width, height;      // px, 2 to 16384
+    int32_t masked;             // 1 where any pixel is 0
+    float from_reference[12];   // [3, 4]: x' ~ M (x, y, 1) + b / z takes a pixel of the reference at depth z here; unused
+                                // for the reference itself
+} splat_stereo_view;
+
+typedef struct {
+    int32_t radius;  // px of the square window: 1 to 4
+    int32_t best;    // a plane's cost is the mean over so many views, those where it is smallest: 1 to the number of views
+    int32_t stride;  // every so manieth pixel of the reference in both directions gets a depth: 1 to 8
+    int32_t first;   // the first of them, below stride
+    float noise;     // variance of grey that counts as no contrast, > 0
+} splat_stereo_settings;
+
+typedef struct {
+    float smallest, largest;  // inverse depths allowed
+    float steepest;           // largest |wx| + |wy| of a plane relative to its w, per px
+    int32_t directions;       // from which planes of other pixels are tried: 0, 4 or 8
+    int32_t tilts;            // 1: slopes are searched, too
+} splat_stereo_search;
+
+// Truncated ZNCC costs in [0, 1] of fronto-parallel planes: cost [h, hypotheses, w], stride 1 only. 1 to 16 neighbours. A view in
+// which a window is not wholly inside, or touches an unusable pixel, costs 1.
+SPLAT_API int splat_cpu_stereo_sweep(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
+                                     const splat_stereo_settings*, const float* inverse_depths, int hypotheses, float* cost);
+// The search for one plane per pixel of the grid [gh, gw]: planes [3, gh, gw] (inverse depth w, its slopes wx, wy per px) in
+// place, cost [gh, gw]; one round per step, whose size is px in the view that moves fastest.
+SPLAT_API int splat_cpu_stereo_search(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
+                                      const splat_stereo_settings*, const splat_stereo_search*, const float* steps, int rounds,
+                                      float* planes, float* cost);
+// Costs of planes view by view, at their depth and one step (px, as above) behind and before it: costs [3, count, gh, gw]
+// (with step 0, only [1] is written); rate [gh, gw], px per unit of inverse depth in the view that moves fastest.
+SPLAT_API int splat_cpu_stereo_costs(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
+                                     const splat_stereo_settings*, const float* planes, float step, float* costs, float* rate);
+
 #ifdef __cplusplus
 }
 #endif
