@@ -172,6 +172,7 @@ def library() -> ctypes.CDLL:
         "splat_cpu_adam": (c_int, [c_void_p] * 4 + [c_int64] + [c_double] * 4 + [c_int64]),
         "splat_cpu_exp2": (None, [c_void_p, c_void_p, c_int64]),
         "splat_cpu_stereo_sweep": (c_int, [*_STEREO, c_void_p, c_int, c_void_p]),
+        "splat_cpu_stereo_minima": (c_int, [c_void_p, c_int, c_int, c_int, c_void_p, c_void_p, c_void_p]),
         "splat_cpu_stereo_search": (
             c_int,
             [*_STEREO, POINTER(StereoSearchArg), c_void_p, c_int, c_void_p, c_void_p],
@@ -546,3 +547,21 @@ class Stereo:
         if planes.shape != (3, *self.grid):
             raise ShapeError(f"planes must be {[3, *self.grid]}, got {list(planes.shape)}.")
         return np.ascontiguousarray(planes, np.float32)
+
+
+def stereo_minima(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the costs [h, d, w] of :meth:`Stereo.sweep`, pixel by pixel [h, w] float32:
+
+    Returns:
+        the lowest cost;
+        its hypothesis, refined by the parabola through it and its two neighbours: −0.5 to d − 0.5;
+        the lowest local minimum more than two hypotheses away from it, 1 where there is none.
+    """
+    height, hypotheses, width = cost.shape
+    cost = np.ascontiguousarray(cost, np.float32)
+    lowest, position, rival = (np.empty((height, width), np.float32) for _ in range(3))
+    code = library().splat_cpu_stereo_minima(
+        cost.ctypes.data, height, hypotheses, width, lowest.ctypes.data, position.ctypes.data, rival.ctypes.data
+    )
+    check_code(code, "stereo")
+    return lowest, position, rival

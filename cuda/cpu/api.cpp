@@ -383,6 +383,13 @@ int splat_cpu_stereo_sweep(const splat_stereo_view* reference, const splat_stere
     return SPLAT_OUT_OF_MEMORY;
 }
 
+int splat_cpu_stereo_minima(const float* cost, int height, int hypotheses, int width, float* lowest, float* position,
+                            float* rival) {
+    if (!cost || !lowest || !position || !rival || height < 1 || hypotheses < 1 || width < 1) return SPLAT_BAD_ARGUMENT;
+    active()->stereo_minima(cost, height, hypotheses, width, lowest, position, rival, thread_setting());
+    return SPLAT_OK;
+}
+
 int splat_cpu_stereo_search(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
                             const splat_stereo_settings* settings, const splat_stereo_search* search, const float* steps,
                             int rounds, float* planes, float* cost) try {

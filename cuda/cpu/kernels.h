@@ -40,6 +40,7 @@ struct FieldGradients {
 
 constexpr int kSweepViews = 16;    // neighbours of a reference
 constexpr int kSweepRadius = 4;    // px, of the largest window
+constexpr int kSweepNear = 2;      // hypotheses: a minimum so near to the lowest is no rival of it
 constexpr int64_t kStereoPad = 16; // floats beside a row: the window's reach, and what the last vector reads
 
 // The reference photo as stereo reads it, and the pixels that get a depth: every `stride`-th in both directions.
@@ -108,6 +109,9 @@ struct Kernels {
     // cost [height, hypotheses, width] of a grid of stride 1; scratch [threads, scratch_floats], see stereo_scratch.
     void (*stereo_sweep)(const StereoGrid&, const StereoViews&, const float* inverse_depths, int64_t hypotheses, float* cost,
                          float* scratch, int64_t scratch_floats, int threads);
+    // lowest, position, rival [height, width] of costs [height, hypotheses, width].
+    void (*stereo_minima)(const float* volume, int64_t height, int64_t hypotheses, int64_t width, float* lowest,
+                          float* position, float* rival, int threads);
     // costs [3, views, height, width] of given planes, moved by -step, 0 and step px; rate [height, width].
     void (*stereo_costs)(const StereoGrid&, const StereoViews&, const float* planes, float step, float* costs, float* rate,
                          int threads);

@@ -208,6 +208,43 @@ static void sweep_loop(const StereoGrid& grid, const StereoViews& views, const f
     run(grid, views, inverse_depths, hypotheses, cost, scratch, scratch_floats, threads);
 }
 
+// The cheapest hypothesis of every pixel of a volume [height, hypotheses, width], and the cheapest minimum elsewhere.
+static void stereo_minima_loop(const float* volume, int64_t height, int64_t hypotheses, int64_t width, float* lowest,
+                               float* position, float* rival, int threads) {
+    parallel_for(height, 4, threads, [&](int64_t y, int) {
+        for (int64_t i = 0; i < width; i += kLanes) {
+            const size_t bytes = size_t(width - i < kLanes ? width - i : kLanes) * sizeof(float);
+            const auto at = [&](int64_t plane) {
+                vf v{};
+                __builtin_memcpy(&v, volume + (y * hypotheses + plane) * width + i, bytes);
+                return v;
+            };
+            vf best = at(0), index{};
+            for (int64_t plane = 1; plane < hypotheses; ++plane) {
+                const vf c = at(plane);
+                const vi lower = c < best;
+                best = select(lower, c, best), index = select(lower, set1(float(plane)), index);
+            }
+            // Beyond the ends there is nothing to compare with: an end is a minimum, but no parabola goes through it.
+            vf below{}, above{}, other = set1(kSweepTruncation), before = set1(2.0f), here = at(0);
+            for (int64_t plane = 0; plane < hypotheses; ++plane) {
+                const vf after = plane + 1 < hypotheses ? at(plane + 1) : set1(2.0f);
+                const vf distance = index - float(plane);
+                const vi taken = distance == 0.0f, elsewhere = vabs(distance) > float(kSweepNear);
+                below = select(taken, before, below), above = select(taken, after, above);
+                other = select(elsewhere & (here <= before) & (here <= after) & (here < other), here, other);
+                before = here, here = after;
+            }
+            const vi end = (index == 0.0f) | (index == float(hypotheses - 1));
+            const vf place = index + select(end, vf{}, sweep_vertex(below, best, above));
+            const int64_t out = y * width + i;
+            __builtin_memcpy(lowest + out, &best, bytes);
+            __builtin_memcpy(position + out, &place, bytes);
+            __builtin_memcpy(rival + out, &other, bytes);
+        }
+    });
+}
+
 struct Plane {
     vf w, wx, wy;
 };
@@ -357,11 +394,10 @@ static void plane_search_loop(const StereoGrid& grid, const StereoViews& views, 
             const vf middle = cost;
             const vf below = pixels.cost(views, {base.w - move, base.wx, base.wy});
             const vf above = pixels.cost(views, {base.w + move, base.wx, base.wy});
-            // The parabola through the three costs; where it has no minimum between them, the lower side.
-            const vf curvature = below + above - 2.0f * middle;
-            const vf lower_side = select(below < above, set1(-1.0f), set1(1.0f));
-            const vf vertex = (below - above) * 0.5f / vmax(curvature, set1(1e-6f));
-            const vf offset = select((curvature > 1e-6f) & (vabs(vertex) < 1.0f), vertex, lower_side);
+            // To the vertex of the parabola; where there is none, a step downhill.
+            const vf vertex = sweep_vertex(below, middle, above);
+            const vi bowl = below + above - 2.0f * middle > 1e-6f;
+            const vf offset = select(bowl, vertex, select(below < above, set1(-1.0f), set1(1.0f)));
             consider({base.w + offset * move, base.wx, base.wy});
             if (search.tilts)
                 for (int side = 0; side < 4; ++side) {

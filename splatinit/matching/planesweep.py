@@ -2,14 +2,19 @@
 
 1. Sweep, at a small size: every pixel tries fronto-parallel planes at evenly spaced inverse depths (Collins 1996); the
    cost is 1 − ZNCC in the mean over the neighbours that fit best, as robust against occlusion as against gain and offset.
-   What is cheapest starts the search; what is nearly as cheap at another depth is remembered as its rival.
+   What is cheapest starts the search; the cheapest minimum at another depth is remembered as its rival.
 2. Search, from level to level of an image pyramid: every pixel has a slanted plane, tries those of its neighbours, other
    depths (with a parabola through three costs for the part below a pixel) and other tilts (PatchMatch stereo: Bleyer et
    al. 2011; Xu and Tao 2019). The last level reads windows of the full photo, at every ``stride``-th pixel.
 3. Judgement, neighbour by neighbour: the place of the match is refined in each neighbour by itself, so that
-   triangulation can tell whether the neighbours agree. The certainty is a product: how alike the windows are, how sharp
-   the minimum is, how far this neighbour's own place is from the common one, whether another depth fits nearly as well,
-   and whether the neighbour's own sweep allows the depth (left-right check).
+   triangulation can tell whether the neighbours agree. The certainty is a product of five: how alike the windows are;
+   whether there is a minimum at all; how far this neighbour's own place is from the common one; whether another depth
+   fits nearly as well; and whether the surroundings lie on the pixel's plane.
+
+The last of the five sorts best by far. On synth_table (exact depth, four neighbours), of the most certain 40 % of all
+pixels 0.8 % are wrong by more than 1 px of parallax, and 3.8 % without it: windows over the edge of a near thing look
+alike at that thing's depth. A left-right check, the neighbours swept in turn, changed neither number with one, two or
+four neighbours, so there is none.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ConfigError, NoPoses
-from ..native import Stereo, StereoPhoto
+from ..native import Stereo, StereoPhoto, stereo_minima
 from .base import Matches, MatchView
 
 if TYPE_CHECKING:
@@ -66,10 +71,11 @@ class PlaneSweepConfig:
 
 @dataclass(frozen=True)
 class _Level:
-    """All photos at one level of the pyramid; the reference first."""
+    """All photos at one level of the pyramid, the reference first; scales [1 + v, 2]: px here per px of the photo given."""
 
     cameras: list[Camera]
     photos: list[StereoPhoto]
+    scales: np.ndarray
     stride: int = 1
     first: int = 0
 
@@ -118,20 +124,20 @@ class PlaneSweep:
         sizes = _pyramid(reference, config)
 
         level = _level(views, greys, sizes[0])
-        coarse = _sweep(level, inverse_range, config)
-        planes = coarse.planes
+        swept = _sweep(level, inverse_range, config)
+        planes = swept.planes()
         for size in sizes[1:]:
-            last = size == sizes[-1]
             finer = _level(views, greys, size)
-            if last:
-                finer = replace(finer, stride=config.stride, first=config.stride // 2 if config.stride > 1 else 0)
-            planes = _carried(planes, level, finer)
-            level = finer
-            steps = [2.0 ** -(1 + k) for k in range(config.rounds)]
-            planes, cost = level.stereo(config).search(
-                planes, steps, inverse_depths=inverse_range, steepest=config.max_slope / min(level.cameras[0].fx, level.cameras[0].fy)
+            if size == sizes[-1]:
+                finer = replace(finer, stride=config.stride, first=(config.stride - 1) // 2)
+            planes, _ = finer.stereo(config).search(
+                _carried(planes, level, finer),
+                [2.0 ** -(1 + k) for k in range(config.rounds)],
+                inverse_depths=inverse_range,
+                steepest=config.max_slope / finer.cameras[0].fx,
             )
-        return _judged(level, planes, coarse, chosen, len(neighbours), config)
+            level = finer
+        return _judged(level, planes, swept, chosen, len(neighbours), config)
 
 
 def _checked(
@@ -203,7 +209,8 @@ def _level(views: Sequence[MatchView], greys: Sequence[tuple], size: float) -> _
         camera = view.camera.resized(width, height)
         cameras.append(camera)
         photos.append(StereoPhoto(code, _from_reference(cameras[0], camera)))
-    return _Level(cameras, photos)
+    scales = [[c.width / v.rgb.shape[1], c.height / v.rgb.shape[0]] for c, v in zip(cameras, views, strict=True)]
+    return _Level(cameras, photos, np.array(scales))
 
 
 def _from_reference(reference: Camera, camera: Camera) -> np.ndarray:
@@ -212,38 +219,42 @@ def _from_reference(reference: Camera, camera: Camera) -> np.ndarray:
     return np.concatenate([camera.K @ motion[:3, :3] @ np.linalg.inv(reference.K), (camera.K @ motion[:3, 3])[:, None]], 1)
 
 
-def _project(matrix: np.ndarray, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """u, v and depth relative to the reference's (z'/z), of pixels (x, y) at inverse depth w."""
-    m = matrix.astype(np.float32)
-    p = [m[i, 0] * x + m[i, 1] * y + m[i, 2] + m[i, 3] * w for i in range(3)]
-    ratio = np.where(p[2] > 1e-6, p[2], np.nan)
-    return p[0] / ratio, p[1] / ratio, ratio
+def _project(matrix: np.ndarray, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where pixels (x, y) at inverse depth w lie in another photo; NaN behind its camera."""
+    p = [m[0] * x + m[1] * y + m[2] + m[3] * w for m in matrix]
+    depth = np.where(p[2] > 1e-6, p[2], np.nan)
+    return p[0] / depth, p[1] / depth
 
 
 @dataclass(frozen=True)
-class _Volume:
-    """Costs of a sweep.
+class _Swept:
+    """What a sweep found at its size.
 
     Attributes:
-        w: [d] inverse depths, evenly spaced.       cost: [h, d, w].      lowest: [h, w] smallest cost of each pixel.
-        planes: [3, h, w] where it is, with a parabola through its neighbours, and no slope.
+        w: [d] inverse depths, evenly spaced.
+        lowest, position, rival: [h, w], see :func:`splatinit.native.stereo_minima`.
     """
 
+    level: _Level
     w: np.ndarray
-    cost: np.ndarray
     lowest: np.ndarray
-    planes: np.ndarray
+    position: np.ndarray
+    rival: np.ndarray
+
+    def index(self, w: np.ndarray) -> np.ndarray:
+        """The hypothesis nearest to an inverse depth."""
+        return np.rint((w - self.w[0]) / (self.w[1] - self.w[0])).astype(np.int32)
+
+    def planes(self) -> np.ndarray:
+        """[3, h, w] fronto-parallel planes at the lowest costs."""
+        planes = np.zeros((3, *self.position.shape), np.float32)
+        planes[0] = np.clip(self.w[0] + self.position * (self.w[1] - self.w[0]), self.w[0], self.w[-1])
+        return planes
 
 
-def _sweep(level: _Level, inverse_range: tuple[float, float], config: PlaneSweepConfig) -> _Volume:
-    count = _hypotheses(level, inverse_range, config)
-    w = np.linspace(*inverse_range, count, dtype=np.float32)
-    cost = level.stereo(config).sweep(w)
-    index = cost.argmin(axis=1)
-    at = np.stack([np.take_along_axis(cost, np.clip(index + k, 0, count - 1)[:, None], 1)[:, 0] for k in (-1, 0, 1)])
-    planes = np.zeros((3, *index.shape), np.float32)
-    planes[0] = np.clip(w[0] + (w[1] - w[0]) * (index + _vertex(at)), *inverse_range)
-    return _Volume(w, cost, at[1], planes)
+def _sweep(level: _Level, inverse_range: tuple[float, float], config: PlaneSweepConfig) -> _Swept:
+    w = np.linspace(*inverse_range, _hypotheses(level, inverse_range, config), dtype=np.float32)
+    return _Swept(level, w, *stereo_minima(level.stereo(config).sweep(w)))
 
 
 def _vertex(costs: np.ndarray) -> np.ndarray:
@@ -261,7 +272,7 @@ def _hypotheses(level: _Level, inverse_range: tuple[float, float], config: Plane
     w = np.linspace(*inverse_range, 64)[:, None, None]
     longest = 0.0
     for photo, camera in zip(level.photos[1:], level.cameras[1:], strict=True):
-        u, v, _ = _project(photo.from_reference, x, y, w)
+        u, v = _project(photo.from_reference, x, y, w)
         inside = (u >= 0) & (v >= 0) & (u <= camera.width) & (v <= camera.height)
         moved = np.hypot(np.diff(u, axis=0), np.diff(v, axis=0))[:, None][inside[1:, None] & inside[:-1, None]]
         if moved.size:
@@ -280,75 +291,68 @@ def _carried(planes: np.ndarray, level: _Level, finer: _Level) -> np.ndarray:
     return np.stack([w, wx * ratios[0], wy * ratios[1]]).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class _Judgement:
-    """What the certainty is made of; v neighbours, [v, gh, gw] each unless said otherwise.
-
-    Attributes:
-        likeness: how alike the windows are, 0 to 1.
-        sharpness: how much dearer a match beside this one is, 0 to 1.
-        agreement: how near this neighbour's own place is to the common one, 0 to 1.
-        uniqueness: [gh, gw] 0 where another depth fits as well, up to 1.
-        mutuality: 0 where the neighbour's own sweep has a clearly better depth for that place, up to 1.
-        offset: px along the epipolar line (in the neighbour that moves fastest) from the common place to its own.
-    """
-
-    likeness: np.ndarray
-    sharpness: np.ndarray
-    agreement: np.ndarray
-    uniqueness: np.ndarray
-    mutuality: np.ndarray
-    offset: np.ndarray
-    rate: np.ndarray
-
-    @property
-    def certainty(self) -> np.ndarray:
-        return self.likeness * self.sharpness * self.agreement * self.uniqueness * self.mutuality
-
-
 def _ramp(value: np.ndarray, zero: float, one: float) -> np.ndarray:
     """0 at ``zero``, 1 at ``one``, linear in between and constant beyond."""
     return np.clip((value - zero) / (one - zero), 0.0, 1.0).astype(np.float32)
 
 
-def _judge(
-    level: _Level, planes: np.ndarray, coarse_level: _Level, coarse: _Volume, config: PlaneSweepConfig
-) -> _Judgement:
-    stereo = level.stereo(config)
-    costs, rate = stereo.costs(planes, _JUDGED_STEP)
-    middle = costs[1]
-    curvature = costs[0] + costs[2] - 2.0 * middle
-    offset = _vertex(costs) * _JUDGED_STEP
-    x, y = level.pixels()
-    return _Judgement(
-        likeness=_ramp(middle, 0.5, 0.1),
-        sharpness=_ramp(curvature, 0.0, 0.06),
-        agreement=_ramp(np.abs(offset), _JUDGED_STEP, 0.5 * _JUDGED_STEP),
-        uniqueness=_uniqueness(level, planes, coarse_level, coarse),
-        mutuality=_mutuality(level, planes, coarse_level, coarse, config),
-        offset=offset,
-        rate=rate,
-    )
+def _judged(
+    level: _Level, planes: np.ndarray, swept: _Swept, chosen: Sequence[int], neighbours: int, config: PlaneSweepConfig
+) -> Matches:
+    """The matches of the last level's planes; ``chosen``: which of all ``neighbours`` its photos are."""
+    costs, rate = level.stereo(config).costs(planes, _JUDGED_STEP)
+    common = _uniqueness(level, planes, swept) * _ramp(_support(level, planes, rate, config.radius), 0.5, 1.0)
+    offset = _vertex(costs)
+    certainty = common * _ramp(costs[1], 0.5, 0.1)
+    certainty *= _ramp(costs[0] + costs[2] - 2.0 * costs[1], 0.0, 0.01) * _ramp(np.abs(offset), 1.0, 0.5)
+
+    row, column = np.nonzero((certainty >= config.min_certainty).any(axis=0))
+    x, y = (at[i].astype(np.float32) for at, i in zip(level.pixels(), (column, row), strict=True))
+    w, wx, wy = planes[:, row, column]
+    move = _JUDGED_STEP / np.maximum(rate[row, column], 1e-20)
+    targets = np.full((neighbours, len(row), 2), np.nan, np.float32)
+    certain = np.zeros((neighbours, len(row)), np.float32)
+    for k, (neighbour, photo) in enumerate(zip(chosen, level.photos[1:], strict=True)):
+        u, v = _project(photo.from_reference, x, y, w + offset[k, row, column] * move)
+        here = certainty[k, row, column]
+        known = (here >= config.min_certainty) & np.isfinite(u) & np.isfinite(v)
+        # Certainties were judged on photos of this level's sizes; targets are in px of the photos that were given.
+        certain[neighbour] = np.where(known, here, 0.0)
+        targets[neighbour, known] = np.stack([u, v], axis=1)[known] / level.scales[k + 1]
+    points = np.stack([x, y], axis=1) / level.scales[0]
+    return Matches(points, targets, certain, _normals(level.cameras[0], x, y, w, wx, wy))
 
 
-def _uniqueness(level: _Level, planes: np.ndarray, coarse_level: _Level, coarse: _Volume) -> np.ndarray:
-    """How far the cheapest minimum at another depth is above the one taken, in the volume of the sweep."""
-    cost, count = coarse.cost, len(coarse.w)
-    at = _at_level(level, coarse_level)
-    index = np.rint((planes[0] - coarse.w[0]) / (coarse.w[1] - coarse.w[0])).astype(int)
-    minimum = np.ones_like(cost, bool)
-    minimum[:, 1:] &= cost[:, 1:] <= cost[:, :-1]
-    minimum[:, :-1] &= cost[:, :-1] <= cost[:, 1:]
-    rivals = np.where(minimum, cost, 1.0)
-    # The two cheapest minima of each coarse pixel: of these, what lies elsewhere is the rival.
-    order = np.argpartition(rivals, 1, axis=1)[:, :2] if count > 2 else np.zeros((len(cost), 2, cost.shape[2]), int)
-    values = np.take_along_axis(rivals, order, 1)
-    near = np.abs(order[at[0][:, None], :, at[1][None]] - index[..., None]) <= 2
-    pairs = values[at[0][:, None], :, at[1][None]]
-    taken = np.where(near, pairs, np.inf).min(axis=-1)
-    rival = np.where(near, np.inf, pairs).min(axis=-1)
-    taken = np.where(np.isfinite(taken), taken, 1.0)
-    return _ramp((1.0 - rival) / np.maximum(1.0 - taken, 1e-3), 0.98, 0.8)
+def _normals(camera: Camera, x: np.ndarray, y: np.ndarray, w: np.ndarray, wx: np.ndarray, wy: np.ndarray) -> np.ndarray:
+    """[m, 3] world normals, towards the camera. On a plane n · X = 1 the inverse depth is n · K⁻¹ (x, y, 1)."""
+    affine = np.stack([wx, wy, w - wx * x - wy * y], axis=1)
+    normals = -(affine @ camera.K) @ camera.cam_from_world[:3, :3]
+    return normals / np.linalg.norm(normals, axis=1, keepdims=True)
+
+
+def _uniqueness(level: _Level, planes: np.ndarray, swept: _Swept) -> np.ndarray:
+    """0 where the sweep has a minimum as low at another depth, up to 1."""
+    rows, columns = _at_level(level, swept.level)
+    lowest, position, rival = (map_[rows[:, None], columns] for map_ in (swept.lowest, swept.position, swept.rival))
+    elsewhere = np.abs(swept.index(planes[0]) - position) > 2.5
+    return np.where(elsewhere, 0.0, _ramp((1.0 - rival) / np.maximum(1.0 - lowest, 1e-3), 0.98, 0.85))
+
+
+def _support(level: _Level, planes: np.ndarray, rate: np.ndarray, radius: int) -> np.ndarray:
+    """Share of the 8 neighbours, a window's radius away, that lie on the pixel's plane to within 1 px of parallax.
+
+    Windows that reach over the edge of a near thing give their pixels its depth: there, one side does not support.
+    """
+    reach = max(1, math.ceil(radius / level.stride))
+    height, width = rate.shape
+    padded = np.pad(planes[0], reach, constant_values=np.nan)
+    count = np.zeros(rate.shape, np.float32)
+    for dy in (-reach, 0, reach):
+        for dx in (-reach, 0, reach):
+            there = padded[reach + dy : reach + dy + height, reach + dx : reach + dx + width]
+            expected = planes[0] + (planes[1] * dx + planes[2] * dy) * level.stride
+            count += np.abs(there - expected) * rate < 1.0
+    return (count - 1.0) / 8.0
 
 
 def _at_level(level: _Level, coarse: _Level) -> tuple[np.ndarray, np.ndarray]:
@@ -359,29 +363,3 @@ def _at_level(level: _Level, coarse: _Level) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum((y * camera.height / finer.height).astype(int), camera.height - 1), columns
 
 
-def _mutuality(
-    level: _Level, planes: np.ndarray, coarse_level: _Level, coarse: _Volume, config: PlaneSweepConfig
-) -> np.ndarray:
-    x, y = np.meshgrid(*level.pixels())
-    result = []
-    for k in range(1, len(level.photos)):
-        u, v, ratio = _project(level.photos[k].from_reference, x, y, planes[0])
-        own = planes[0] / ratio
-        camera = coarse_level.cameras[k]
-        back = StereoPhoto(coarse_level.photos[0].grey, _from_reference(camera, coarse_level.cameras[0]))
-        known = np.isfinite(own) & (u >= 0) & (v >= 0) & (u < level.cameras[k].width) & (v < level.cameras[k].height)
-        if not known.any():
-            result.append(np.zeros_like(planes[0]))
-            continue
-        low, high = np.quantile(own[known], [0.005, 0.995])
-        span = max(high - low, 1e-6 * high)
-        w = np.linspace(max(low - 0.1 * span, 1e-3 * high), high + 0.1 * span, len(coarse.w), dtype=np.float32)
-        pair = Stereo(StereoPhoto(coarse_level.photos[k].grey), [back], config.radius, 1, config.noise**2)
-        cost = pair.sweep(w)
-        column = (np.where(known, u, 0) * camera.width / level.cameras[k].width).astype(int)
-        row = (np.where(known, v, 0) * camera.height / level.cameras[k].height).astype(int)
-        index = np.rint((np.where(known, own, low) - w[0]) / (w[1] - w[0])).astype(int)
-        here = np.minimum.reduce([cost[row, np.clip(index + d, 0, len(w) - 1), column] for d in (-1, 0, 1)])
-        excess = here - cost.min(axis=1)[row, column]
-        result.append(_ramp(excess, 0.3, 0.05) * known)
-    return np.stack(result)

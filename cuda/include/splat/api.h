@@ -160,6 +160,10 @@ typedef struct {
 // which a window is not wholly inside, or touches an unusable pixel, costs 1.
 SPLAT_API int splat_cpu_stereo_sweep(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
                                      const splat_stereo_settings*, const float* inverse_depths, int hypotheses, float* cost);
+// Of costs [h, hypotheses, w], pixel by pixel [h, w]: the lowest; its hypothesis, with the vertex of the parabola through it and
+// its neighbours; and the lowest local minimum more than two hypotheses away from it (1 where there is none).
+SPLAT_API int splat_cpu_stereo_minima(const float* cost, int height, int hypotheses, int width, float* lowest, float* position,
+                                      float* rival);
 // The search for one plane per pixel of the grid [gh, gw]: planes [3, gh, gw] (inverse depth w, its slopes wx, wy per px) in
 // place, cost [gh, gw]; one round per step, whose size is px in the view that moves fastest.
 SPLAT_API int splat_cpu_stereo_search(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,

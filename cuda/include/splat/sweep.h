@@ -61,5 +61,14 @@ SPLAT_HD T sweep_cost(T inverse_n, T mean, T inverse_deviation, T sum, T sum_squ
     return choose(cost < kSweepTruncation, low, T{} + kSweepTruncation);
 }
 
+// Where the parabola through costs at -1, 0 and 1 has its minimum, cut to [-1, 1]; 0 where it has none.
+template <class T>
+SPLAT_HD T sweep_vertex(T below, T middle, T above) {
+    const T curvature = below + above - 2.0f * middle;
+    const T vertex = (below - above) * 0.5f / choose(curvature > 1e-6f, curvature, T{} + 1.0f);
+    const T upper = choose(vertex < 1.0f, vertex, T{} + 1.0f);
+    return choose(curvature > 1e-6f, choose(upper > -1.0f, upper, T{} - 1.0f), T{});
+}
+
 }  // namespace SPLAT_LEVEL
 }  // namespace splat
