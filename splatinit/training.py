@@ -48,6 +48,8 @@ class TrainConfig:
         steps: optimiser updates, one view each. 3DGS reports 7000 and 30 000.
         lr_means: per scene extent and step; decays exponentially to ``lr_means_end`` times itself.
         lr_means_end: factor at the last step.
+        lr_means_hold: fraction of the steps that have the rate of its end; the decay goes on from there. 0, 3DGS's,
+            decays from the first step. EDGS: 8000 of 30 000, because points in their place need no large moves.
         lr_scales: of the log scales.        lr_opacities: of the logit opacities.
         lr_quats: of the quaternions.        lr_sh0: of the SH coefficients of degree 0.
         lr_shN: of the higher ones: they are seen from few directions each, and would overfit at the rate of sh0.
@@ -75,6 +77,7 @@ class TrainConfig:
     steps: int = 7000
     lr_means: float = 1.6e-4
     lr_means_end: float = 0.01
+    lr_means_hold: float = 0.0
     lr_scales: float = 5e-3
     lr_opacities: float = 5e-2
     lr_quats: float = 1e-3
@@ -98,7 +101,7 @@ class TrainConfig:
         for name, value in asdict(self).items():
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"train.{name} must be finite and not negative, got {value:g}.")
-        for name in ("ssim_weight", "depth_until", "preview", "resolution", "resolution_until"):
+        for name in ("ssim_weight", "depth_until", "preview", "resolution", "resolution_until", "lr_means_hold"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"train.{name} is a fraction: expected 0 to 1, got {getattr(self, name):g}.")
         if self.lr_means_end == 0:
@@ -118,6 +121,10 @@ class TrainConfig:
             return 1.0
         level = math.floor(RESOLUTION_LEVELS * done / until)
         return self.resolution + (1.0 - self.resolution) * level / RESOLUTION_LEVELS
+
+    def lr_means_factor(self, done: int) -> float:
+        """What ``lr_means`` is multiplied by after ``done`` updates."""
+        return self.lr_means_end ** max(done / self.steps, self.lr_means_hold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +247,7 @@ def train(
                 report.refined(adam.steps, refine(adam.steps), len(adam.gaussians))
         for done in range(adam.steps, config.steps):
             step = done + 1  # `done` updates are behind, this one is number `step`
-            adam.learning_rates["means"] = rates["means"] * config.lr_means_end ** (done / config.steps)
+            adam.learning_rates["means"] = rates["means"] * config.lr_means_factor(done)
             degree = min(gaussians.sh_degree, done // sh_every)
             depth_weight = config.depth_weight * (1 - done / depth_steps) if done < depth_steps else 0.0
             stats = densifier.wants_stats(step)

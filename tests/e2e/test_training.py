@@ -118,6 +118,28 @@ def test_it_asks_for_statistics_depth_and_sh_only_when_they_are_used():
     assert [call["with_depth"] for call in calls] == expected and sum(expected) == 6
 
 
+def test_positions_keep_the_rate_of_the_end_of_their_hold_and_decay_from_there():
+    def rates(**settings) -> list[float]:
+        seen = []
+
+        class Noting(NoDensify):
+            def refine(self, step, adam, random, **more):
+                seen.append(adam.learning_rates["means"] / scene.extent)
+
+        run(scene, densifier=Noting(), steps=10, lr_means=1e-3, **settings)
+        return seen
+
+    scene = tiny.scene()
+    decay = [1e-3 * 0.01 ** (done / 10) for done in range(10)]
+    assert rates() == pytest.approx(decay)
+    assert rates(lr_means_hold=0.5) == pytest.approx([1e-4] * 6 + decay[6:])  # √0.01 = 0.1 at half of the steps
+    assert rates(lr_means_hold=1.0) == pytest.approx([1e-5] * 10)
+    # EDGS: 1.6e-4 · 10^(−2 · 8/30) for the first 8000 of 30 000 steps.
+    config = TrainConfig(steps=30_000, lr_means_hold=8 / 30)
+    held = [config.lr_means * config.lr_means_factor(done) for done in (0, 8000, 8001)]
+    assert held[0] == held[1] == pytest.approx(4.69e-5, rel=1e-3) and held[2] < held[1]
+
+
 def test_a_depth_prior_pulls_the_depth():
     scene, model = tiny.scene(), tiny.random_model(30, seed=1)
     view = scene.train[0]

@@ -101,6 +101,7 @@ def test_adc_settings(settings, text):
         ({"lr_means_end": 0.0}, "train.lr_means_end must be positive"),
         ({"resolution": 0.0}, "train.resolution must be positive: a photo of no size shows nothing"),
         ({"resolution_until": 1.1}, "train.resolution_until is a fraction: expected 0 to 1, got 1.1"),
+        ({"lr_means_hold": 1.1}, "train.lr_means_hold is a fraction: expected 0 to 1, got 1.1"),
     ],
 )
 def test_training_settings(settings, text):
