@@ -24,5 +24,15 @@ DENSIFIERS.register(
         summary="the number of Gaussians stays as it starts: shows what the start alone is worth",
     )
 )
+DENSIFIERS.register(
+    Spec(
+        name="prune",
+        impl="splatinit.densify.prune:Prune",
+        config="splatinit.densify.prune:PruneConfig",
+        summary="all opacities fade a little and faint Gaussians are removed, none are added: for dense starts",
+        source="EDGS: Kotovenko et al. 2025, arXiv:2504.13204; numbers of the authors' code",
+        status="as published, but faint Gaussians are removed at intervals instead of after every step",
+    )
+)
 
 __all__ = ["DENSIFIERS"]

@@ -15,6 +15,7 @@ import tiny
 
 from splatinit import native
 from splatinit.densify.adc import Adc, AdcConfig
+from splatinit.densify.prune import Prune, PruneConfig
 from splatinit.errors import ConfigError
 from splatinit.io.checkpoints import digest
 from splatinit.training import TrainConfig, TrainResult, train
@@ -34,7 +35,13 @@ ADC = AdcConfig(
 
 
 def run(
-    checkpoints: Path | None = None, *, seed: int = 7, lr_means: float = 1.6e-4, settings: Mapping = {}, **more
+    checkpoints: Path | None = None,
+    *,
+    seed: int = 7,
+    lr_means: float = 1.6e-4,
+    settings: Mapping = {},
+    densifier=None,
+    **more,
 ) -> TrainResult:
     """A training with all that has state: random backgrounds, clones, splits, resets."""
     return train(
@@ -42,7 +49,7 @@ def run(
         tiny.random_model(30, seed=1),
         rasterizer=tiny.rasterizer(),
         settings=tiny.SETTINGS,
-        densifier=Adc(ADC),
+        densifier=densifier or Adc(ADC),
         config=TrainConfig(steps=STEPS, checkpoint_seconds=0.0, lr_means=lr_means, **settings),
         seed=seed,
         checkpoints=checkpoints,
@@ -105,6 +112,24 @@ def test_stopped_among_small_photos_and_resumed(tmp_path, at):
     assert run(tmp_path, settings=settings, stop=lambda: next(asked) == min(at, STEPS - 1)).interrupted
     resumed = run(tmp_path, settings=settings)
     assert digest(resumed.gaussians.tensors()) == digest(whole.gaussians.tensors())
+
+
+def test_pruning_is_resumed_between_at_and_after_its_steps(tmp_path):
+    def prune() -> Prune:
+        # Removes after every 10th step and fades after every 5th, over the first 40.
+        return Prune(PruneConfig(prune_opacity=0.5, end=41 / STEPS, every=10 / STEPS, min_every_steps=1, **fading))
+
+    fading = {"fade": 0.9, "fade_every": 5 / STEPS, "min_fade_steps": 1}
+    rows = []
+    whole = run(densifier=prune(), log=rows.append)
+    pruned = [row["pruned"] for row in rows if "pruned" in row]
+    assert len(pruned) == 4 and sum(pruned) >= 4 and len(whole.gaussians) >= 4, "the test has to see removals"
+    for at in (5, 19, 20, 41):
+        asked = iter(range(1, STEPS + 1))
+        first = run(tmp_path / str(at), densifier=prune(), stop=lambda asked=asked, at=at: next(asked) == at)
+        assert first.steps_done == at
+        second = run(tmp_path / str(at), densifier=prune())
+        assert digest(second.gaussians.tensors()) == digest(whole.gaussians.tensors()), at
 
 
 def test_a_finished_training_is_not_done_again(tmp_path, uninterrupted):

@@ -15,6 +15,7 @@ from tiny import MemoryPhoto
 from splatinit import decoding, native
 from splatinit.densify.adc import Adc, AdcConfig
 from splatinit.densify.none import NoDensify
+from splatinit.densify.prune import Prune, PruneConfig
 from splatinit.errors import ConfigError, OutOfMemory, SceneError, ShapeError, TrainingError
 from splatinit.io.checkpoints import digest
 from splatinit.progress import Silent
@@ -138,6 +139,32 @@ def test_positions_keep_the_rate_of_the_end_of_their_hold_and_decay_from_there()
     config = TrainConfig(steps=30_000, lr_means_hold=8 / 30)
     held = [config.lr_means * config.lr_means_factor(done) for done in (0, 8000, 8001)]
     assert held[0] == held[1] == pytest.approx(4.69e-5, rel=1e-3) and held[2] < held[1]
+
+
+def test_pruning_learns_with_fewer_and_fewer_gaussians():
+    rows, model = [], tiny.random_model(60, seed=1)
+    model.logit_opacities[:20] = -5.5  # 0.4 %
+    densifier = Prune(PruneConfig(every=0.1, min_every_steps=1, fade=0.97, min_fade_steps=5))
+    result = run(tiny.scene(), model, densifier=densifier, steps=200, log=rows.append)
+    looks, changes = ([row for row in rows if key in row] for key in ("psnr", "pruned"))
+    assert looks[-1]["psnr"] > looks[0]["psnr"] + 2
+    assert [row["step"] for row in changes] == [20, 40, 60, 80, 99]
+    assert changes[0]["pruned"] >= 1 and len(result.gaussians) == 60 - sum(row["pruned"] for row in changes)
+    counts = [row["n"] for row in changes]
+    assert counts == sorted(counts, reverse=True) and 10 < counts[-1] < 60
+    assert all(row["cloned"] == row["split"] == 0 and not row["opacities_reset"] for row in changes)
+
+
+@pytest.mark.parametrize("opacity", [3.0, -9.0])
+def test_a_single_gaussian_is_trained_or_said_to_be_gone(opacity):
+    model = tiny.random_model(1, seed=1)
+    model.logit_opacities.fill_(opacity)
+    densifier = Prune(PruneConfig(every=0.1, min_every_steps=1))
+    if opacity > 0:
+        assert len(run(tiny.scene(), model, densifier=densifier, steps=40).gaussians) == 1
+    else:
+        with pytest.raises(TrainingError, match="No Gaussians are left after step 4: all were pruned"):
+            run(tiny.scene(), model, densifier=densifier, steps=40)
 
 
 def test_a_depth_prior_pulls_the_depth():
@@ -362,6 +389,8 @@ def test_empty_and_emptied_models_are_refused():
     faint.logit_opacities.fill_(-9.0)
     with pytest.raises(TrainingError, match="No Gaussians are left after step 10"):
         run(scene, faint, densifier=Adc(AdcConfig(begin=0.0, every=1 / 6, min_every_steps=1)))
+    with pytest.raises(TrainingError, match="No Gaussians are left after step 10"):
+        run(scene, faint, densifier=Prune(PruneConfig(every=1 / 6, min_every_steps=1)))
 
 
 def test_a_loss_that_is_not_finite_names_step_and_view():

@@ -10,8 +10,10 @@ from tiny import camera, random_model
 
 from splatinit.densify import DENSIFIERS
 from splatinit.densify.adc import Adc, AdcConfig, logit, split_in_two, strongest
+from splatinit.densify.base import Change
 from splatinit.densify.edit import cap_opacities, rebuild
-from splatinit.errors import ConfigError
+from splatinit.densify.prune import Prune, PruneConfig
+from splatinit.errors import ConfigError, OutOfMemory
 from splatinit.optim import GaussianAdam
 from splatinit.types import GAUSSIAN_FIELDS, Gaussians
 
@@ -259,6 +261,113 @@ def test_the_state_carries_a_refinement_over():
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ConfigError):
         AdcConfig(**settings)
+
+
+# --------------------------------------------------------------------------------------------------------------- prune
+def prune(steps: int = 1000, **settings) -> Prune:
+    """Removes after every 100th step and fades after every 10th, up to the last."""
+    densifier = Prune(PruneConfig(**{"end": 1.0, "every": 0.1, "fade_every": 0.01, **settings}))
+    densifier.begin(steps=steps, extent=1.0)
+    return densifier
+
+
+def test_prune_removes_faint_ones_with_their_moments_and_leaves_the_others():
+    gaussians = model([0.1] * 5, [0.5, 0.0049, 0.0051, 0.001, 0.9])
+    adam = optimiser(gaussians)
+    assert prune(fade=1.0).refine(100, adam, generator()) == Change(pruned=2)
+    for name in GAUSSIAN_FIELDS:
+        tensor = getattr(adam.gaussians, name)
+        assert torch.equal(tensor, getattr(gaussians, name)[[0, 2, 4]]) and tensor.is_leaf and tensor.requires_grad
+    for moments in (adam.exp_avg, adam.exp_avg_sq):
+        assert moments["quats"][:, 0].tolist() == [1.0, 3.0, 5.0]
+        assert moments["logit_opacities"].tolist() == [1.0, 3.0, 5.0]
+
+
+def test_prune_removes_an_opacity_that_is_no_number_and_keeps_one_at_the_limit():
+    gaussians = model([0.1] * 3, [0.5, 0.5, 0.5])
+    gaussians.logit_opacities[0] = math.nan
+    gaussians.logit_opacities[1] = logit(0.25)
+    adam = optimiser(gaussians)
+    assert prune(fade=1.0, prune_opacity=0.25).refine(100, adam, generator()).pruned == 1
+    assert adam.exp_avg["quats"][:, 0].tolist() == [2.0, 3.0]
+
+
+def test_fading_multiplies_the_odds_of_all_and_keeps_their_moments():
+    gaussians = model([0.1] * 3, [0.5, 0.9, 0.1])
+    adam, densifier = optimiser(gaussians), prune()
+    assert densifier.refine(10, adam, generator()) is None
+    opacity = adam.gaussians.opacities.detach().double()
+    # 0.5: odds 1 → 0.99, o = 0.99 / 1.99. 0.9: odds 9 → 8.91. 0.1: odds 1/9 → 0.11.
+    assert opacity.tolist() == pytest.approx([0.99 / 1.99, 8.91 / 9.91, 0.11 / 1.11], rel=1e-6)
+    assert adam.exp_avg["logit_opacities"].tolist() == adam.exp_avg_sq["logit_opacities"].tolist() == [1.0, 2.0, 3.0]
+    for name in set(GAUSSIAN_FIELDS) - {"logit_opacities"}:
+        assert torch.equal(getattr(adam.gaussians, name), getattr(gaussians, name))
+    assert adam.gaussians.logit_opacities.is_leaf and adam.gaussians.logit_opacities.requires_grad
+
+
+def test_what_falls_below_the_limit_by_fading_goes_at_the_next_removal():
+    adam, densifier = optimiser(model([0.1], [0.00502])), prune()
+    assert densifier.refine(100, adam, generator()) == Change(pruned=0)  # and fades, to 0.00497
+    assert adam.gaussians.opacities.item() == pytest.approx(0.00497, abs=5e-6)
+    assert densifier.refine(110, adam, generator()) is None and len(adam.gaussians) == 1
+    assert densifier.refine(200, adam, generator()) == Change(pruned=1) and len(adam.gaussians) == 0
+
+
+def test_when_nothing_is_faint_the_tensors_are_the_same_objects():
+    adam = optimiser(model([0.1] * 2, [0.5, 0.6]))
+    before = adam.gaussians.tensors()
+    assert prune(fade=1.0).refine(100, adam, generator()) == Change()
+    assert all(tensor is before[name] for name, tensor in adam.gaussians.tensors().items())
+
+
+def test_all_may_be_removed():
+    for count in (1, 7):
+        adam = optimiser(model([0.1] * count, [0.001] * count))
+        assert prune().refine(100, adam, generator()) == Change(pruned=count)
+        assert len(adam.gaussians) == 0 and all(len(v) == 0 for v in adam.exp_avg.values())
+
+
+@pytest.mark.parametrize(
+    ("steps", "removal", "fading"),
+    [(30_000, 100, 10), (60_000, 200, 20), (7000, 100, 10), (1500, 100, 10), (60, None, 10), (15, None, None)],
+)
+def test_removals_and_fadings_keep_their_intervals_over_the_first_half(steps, removal, fading):
+    densifier, adam = Prune(), optimiser(model([0.1], [0.999]))
+    densifier.begin(steps=steps, extent=1.0)
+    removals, fadings = [], []
+    for step in range(1, steps + 1):
+        before = adam.gaussians.logit_opacities.item()
+        adam.gaussians.logit_opacities.detach().fill_(7.0)  # or the last ones would be so faint that it is removed
+        change = densifier.refine(step, adam, generator())
+        removals += [step] * (change is not None)
+        fadings += [step] * (adam.gaussians.logit_opacities.item() < 7.0)
+        assert before > 6.9
+    half = (steps - 1) // 2 + 1  # the first step that is not before the half
+    regular = set() if removal is None else set(range(removal, half, removal))
+    assert removals == sorted(regular | {half - 1})  # and a last one, so that no faint one is left
+    assert fadings == ([] if fading is None else list(range(fading, half, fading)))
+
+
+def test_prune_asks_for_no_statistics_and_has_no_state():
+    densifier = prune()
+    assert not any(densifier.wants_stats(step) for step in (1, 100, 1000))
+    densifier.observe(1, seen([1.0]), CAMERA)
+    assert densifier.state() == {}
+
+
+def test_a_removal_that_is_refused_changes_nothing_and_can_be_made_again():
+    def refuse(count):
+        raise OutOfMemory("no room")
+
+    gaussians = model([0.1] * 2, [0.5, 0.001])
+    adam, densifier = optimiser(gaussians), prune()
+    adam.admit = refuse
+    with pytest.raises(OutOfMemory, match="no room"):
+        densifier.refine(100, adam, generator())
+    assert all(torch.equal(tensor, getattr(gaussians, name)) for name, tensor in adam.gaussians.tensors().items())
+    adam.admit = lambda count: None
+    assert densifier.refine(100, adam, generator()) == Change(pruned=1)
+    assert adam.gaussians.opacities.item() == pytest.approx(0.99 / 1.99)
 
 
 def test_every_registered_densifier_can_be_built_and_names_itself():

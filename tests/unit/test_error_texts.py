@@ -19,6 +19,7 @@ from splatinit.cli import rendering
 from splatinit.config import read_yaml
 from splatinit.demo.flow import run_demo
 from splatinit.densify.adc import AdcConfig
+from splatinit.densify.prune import PruneConfig
 from splatinit.environment import wanted_threads
 from splatinit.errors import (
     BackendError,
@@ -90,6 +91,25 @@ def test_read_settings(settings, text):
 def test_adc_settings(settings, text):
     with says(ConfigError, text):
         AdcConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"prune_opacity": 0.0}, "densify.prune_opacity must be between 0 and 1, both excluded, got 0"),
+        ({"prune_opacity": NAN}, "densify.prune_opacity must be between 0 and 1, both excluded, got nan"),
+        ({"end": 1.5}, "densify.end is a fraction of the steps: expected 0 to 1, got 1.5"),
+        ({"fade": 0.0}, "densify.fade multiplies the odds .* expected above 0 and at most 1, got 0"),
+        ({"fade": 1.01}, "densify.fade multiplies the odds .* expected above 0 and at most 1, got 1.01"),
+        ({"every": 0.0}, "densify.every is a fraction of the steps: expected above 0 and at most 1, got 0"),
+        ({"fade_every": math.inf}, "densify.fade_every is a fraction of the steps: .* got inf"),
+        ({"min_every_steps": 0}, "densify.min_every_steps must be at least 1 step, got 0"),
+        ({"min_fade_steps": -1}, "densify.min_fade_steps must be at least 1 step, got -1"),
+    ],
+)
+def test_prune_settings(settings, text):
+    with says(ConfigError, text):
+        PruneConfig(**settings)
 
 
 @pytest.mark.parametrize(
