@@ -115,6 +115,18 @@ def test_a_start_from_depth_says_that_there_is_none(tiny_scene, tmp_path):
     assert "depth_file_path" in printed
 
 
+def test_the_preset_edgs_keeps_what_the_photos_ask_for(tiny_scene, tmp_path):
+    out, common = tmp_path / "run", SETTINGS[: SETTINGS.index("densify.every=0.2")]
+    sparing = ["densify.every=0.1", "densify.min_every_steps=1", "densify.prune_opacity=0.4"]
+    splatinit("run", tiny_scene, "-o", out, "-c", "edgs", *common, *sparing)
+    changes = [row for row in map(json.loads, (out / "train.jsonl").read_text().splitlines()) if "pruned" in row]
+    assert [row["step"] for row in changes] == [12, 24, 36, 48, 59]
+    metrics = json.loads((out / "eval" / "metrics.json").read_text())
+    started = len(read_ply_points(out / "init" / "points.ply"))
+    assert 0 < metrics["gaussians"] == started - sum(row["pruned"] for row in changes) < started
+    assert metrics["mean"]["psnr"] > 20.0  # measured 24.3, and an untrained start is below 15
+
+
 def test_a_finished_run_is_re_used_and_another_config_refused(tiny_scene, finished):
     before = snapshot(finished)
     again = splatinit("run", tiny_scene, "-o", finished, *SETTINGS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -175,6 +175,14 @@ def test_every_preset_builds_and_says_what_it_is_for():
         assert preset.about, preset.name
         build_config(load_preset(preset.name))
         assert load_preset(preset.name.rpartition("/")[2]).values
+
+
+def test_edgs_and_its_comparison_differ_in_the_densifier_alone():
+    edgs, adc = (build_config(load_preset(name)) for name in ("edgs", "edgs_adc"))
+    assert (edgs.densify.name, adc.densify.name) == ("prune", "adc")
+    assert replace(adc, densify=edgs.densify) == edgs
+    assert edgs.train.lr_means_hold == pytest.approx(8000 / 30_000, abs=1e-5)
+    assert edgs.train.lr_opacities == 0.025 and edgs.seeding.opacity == 0.5
 
 
 def test_presets_are_found_by_name_path_or_not_at_all(tmp_path):
