@@ -68,6 +68,18 @@ class PlaneSweepConfig:
     min_parallax_degrees: float = 0.3
     max_slope: float = 4.0
 
+    def __post_init__(self) -> None:
+        whole = {"stride": (1, 8), "sweep_size": (16, 4096), "hypotheses_max": (16, 1024), "radius": (1, 4), "rounds": (1, 32)}
+        for name, (least, most) in whole.items():
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"planesweep's {name} is {getattr(self, name)}; expected {least} to {most}.")
+        shares = ("best", "min_certainty", "noise")
+        positive = ("hypothesis_px", "min_parallax_degrees", "max_slope")
+        for name in shares + positive:
+            if not 0.0 < getattr(self, name) <= (1.0 if name in shares else 1e3):
+                expected = "above 0, at most 1" if name in shares else "positive, at most 1000"
+                raise ConfigError(f"planesweep's {name} is {getattr(self, name):g}; expected {expected}.")
+
 
 @dataclass(frozen=True)
 class _Level:
