@@ -313,14 +313,15 @@ def _judged(
 ) -> Matches:
     """The matches of the last level's planes; ``chosen``: which of all ``neighbours`` its photos are."""
     costs, rate = level.stereo(config).costs(planes, _JUDGED_STEP)
-    common = _uniqueness(level, planes, swept) * _ramp(_support(level, planes, rate, config.radius), 0.5, 1.0)
+    support, slopes = _surroundings(level, planes, rate, config.radius)
+    common = _uniqueness(level, planes, swept) * _ramp(support, 0.5, 1.0)
     offset = _vertex(costs)
     certainty = common * _ramp(costs[1], 0.5, 0.1)
     certainty *= _ramp(costs[0] + costs[2] - 2.0 * costs[1], 0.0, 0.01) * _ramp(np.abs(offset), 1.0, 0.5)
 
     row, column = np.nonzero((certainty >= config.min_certainty).any(axis=0))
     x, y = (at[i].astype(np.float32) for at, i in zip(level.pixels(), (column, row), strict=True))
-    w, wx, wy = planes[:, row, column]
+    w, (wx, wy) = planes[0, row, column], slopes[:, row, column]
     move = _JUDGED_STEP / np.maximum(rate[row, column], 1e-20)
     targets = np.full((neighbours, len(row), 2), np.nan, np.float32)
     certain = np.zeros((neighbours, len(row)), np.float32)
@@ -347,24 +348,45 @@ def _uniqueness(level: _Level, planes: np.ndarray, swept: _Swept) -> np.ndarray:
     rows, columns = _at_level(level, swept.level)
     lowest, position, rival = (map_[rows[:, None], columns] for map_ in (swept.lowest, swept.position, swept.rival))
     elsewhere = np.abs(swept.index(planes[0]) - position) > 2.5
-    return np.where(elsewhere, 0.0, _ramp((1.0 - rival) / np.maximum(1.0 - lowest, 1e-3), 0.98, 0.85))
+    return np.where(elsewhere, 0.0, _ramp((1.0 - rival) / np.maximum(1.0 - lowest, 1e-3), 0.95, 0.75))
 
 
-def _support(level: _Level, planes: np.ndarray, rate: np.ndarray, radius: int) -> np.ndarray:
-    """Share of the 8 neighbours, a window's radius away, that lie on the pixel's plane to within 1 px of parallax.
+def _surroundings(
+    level: _Level, planes: np.ndarray, rate: np.ndarray, radius: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far a pixel's plane holds around it, and the plane's slopes from there.
 
-    Windows that reach over the edge of a near thing give their pixels its depth: there, one side does not support.
+    Windows that reach over the edge of a near thing give their pixels its depth: there, one side does not support. The
+    slopes that a window finds by itself are noisy: the depths one window away, where they support, fix them better.
+
+    Returns:
+        support: [gh, gw] share of the 8 neighbours, a window's radius away, on the plane to within 1 px of parallax.
+        slopes: [2, gh, gw] of the least-squares plane through the pixel and those neighbours.
     """
     reach = max(1, math.ceil(radius / level.stride))
     height, width = rate.shape
     padded = np.pad(planes[0], reach, constant_values=np.nan)
-    count = np.zeros(rate.shape, np.float32)
-    for dy in (-reach, 0, reach):
-        for dx in (-reach, 0, reach):
-            there = padded[reach + dy : reach + dy + height, reach + dx : reach + dx + width]
-            expected = planes[0] + (planes[1] * dx + planes[2] * dy) * level.stride
-            count += np.abs(there - expected) * rate < 1.0
-    return (count - 1.0) / 8.0
+    support = np.zeros(rate.shape, np.float32)
+    # Normal equations of the slopes' corrections; the small weight keeps a pixel without support as it is.
+    xx, xy, yy = np.full(rate.shape, 1e-3), np.zeros(rate.shape), np.full(rate.shape, 1e-3)
+    x_rest, y_rest = np.zeros(rate.shape), np.zeros(rate.shape)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            if dx == dy == 0:
+                continue
+            top, left = reach * (1 + dy), reach * (1 + dx)
+            expected = planes[0] + (planes[1] * dx + planes[2] * dy) * (reach * level.stride)
+            rest = padded[top : top + height, left : left + width] - expected
+            near = np.abs(rest) * rate < 1.0
+            support += near
+            rest = np.where(near, rest, 0.0)
+            xx += near * dx**2
+            xy += near * (dx * dy)
+            yy += near * dy**2
+            x_rest += dx * rest
+            y_rest += dy * rest
+    slopes = np.stack([yy * x_rest - xy * y_rest, xx * y_rest - xy * x_rest]) / (xx * yy - xy * xy)
+    return support / 8.0, planes[1:] + slopes.astype(np.float32) / (reach * level.stride)
 
 
 def _at_level(level: _Level, coarse: _Level) -> tuple[np.ndarray, np.ndarray]:
