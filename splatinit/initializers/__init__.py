@@ -59,6 +59,15 @@ INITIALIZERS.register(
         summary="points on the depth maps that came with the photos (LiDAR phones, depth cameras, rendered scenes)",
     )
 )
+INITIALIZERS.register(
+    InitializerSpec(
+        name="dense",
+        impl="splatinit.initializers.dense:Dense",
+        config="splatinit.initializers.dense:DenseConfig",
+        summary="pixels of reference photos, matched densely in their neighbours and triangulated in one step",
+        source="Kotovenko et al. 2025 (EDGS), arXiv:2504.13204; its matcher is 'roma', ours by default 'planesweep'",
+    )
+)
 
 
 def needs_points(name: str, config: Any = None) -> bool:

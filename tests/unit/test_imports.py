@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"decoding", "io", "memory", "metrics", "raster", "report"},
     "frames": {"raster"},
     "geometry": set(),
-    "initializers": {"decoding", "draws", "geometry", "io", "matching", "memory", "nerf"},
+    "initializers": {"config", "decoding", "draws", "geometry", "io", "matching", "memory", "nerf"},
     "io": set(),
     "losses": {"native"},
     "matching": {"environment", "geometry", "native"},

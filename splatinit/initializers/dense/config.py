@@ -1,0 +1,131 @@
+"""The settings of ``dense``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...config import settings_from_keywords
+from ...errors import ConfigError
+from ...matching import MATCHERS
+from ...registry import nearest
+
+REFERENCES = ("coverage", "kmeans")
+COLOURS = ("blend", "reference")
+RADII = ("both", "footprint", "neighbours")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """Which photos, which matcher, which pixels, and what a point must fulfil. Pixels (px) are those of ``max_size``.
+
+    Attributes:
+        count: number of points without SfM's and the shell's, as evenly over the references as they allow; fewer where
+            fewer are found. Training without densification keeps about that many.
+        per_reference: that many points for each reference instead of ``count`` in all (EDGS: 15 000 to 25 000).
+        matcher: finds the pixels of a reference in its neighbours; see `splatinit list`.
+        matcher_settings: of the matcher, as key=value separated by commas.
+        max_size: px, the longer side at which photos are matched and their colours read.
+        references: how references are chosen where there are more photos than ``max_references``. "coverage": the next
+            one sees most of what few have seen so far. "kmeans": the photos nearest to the centres of clusters of
+            poses (EDGS).
+        max_references: at most that many references (EDGS: 180). Their matching is nearly all the time that it takes.
+        neighbours: photos that each reference is matched with (EDGS: 3); fewer where fewer see the same.
+        scout: where the scene has no points, small photos are matched first: the points that come of it choose the
+            neighbours and bound the depths. Off: both are guessed from the cameras alone.
+        min_certainty: a match below it counts as none (EDGS: 0.05).
+        min_views: photos that must agree on a point, with the reference (EDGS: 2).
+        agreement: share of the neighbours with a certain match that must agree on the point.
+        min_angle: degrees between the rays of the two photos that see a point most differently.
+        max_error: px between a match and the projection of its point.
+        cell: px, side of the squares that share the samples equally, so that texture does not take all.
+        duplicates: points of different references that lie in one cube of this many px (as the photo sees it) are one,
+            and the most certain stays; 0 keeps all.
+        colour: "blend": the median of all photos that agree on a point, so that a highlight of one is left out.
+            "reference": the reference's pixel (EDGS).
+        radius: of a point. "footprint": half the distance of the reference's samples, as seen there. "neighbours": the
+            mean distance to the 3 nearest points. "both": the smaller one, so that a lonely point is no blob.
+        radius_factor: times that radius.
+        opacity: of the points, in (0, 1). EDGS's 0.5 instead of 3DGS's 0.1: the points are on surfaces, and what is
+            half opaque hides what lies behind it from the first step on.
+        union_sfm: SfM's points come along; where a scene has poses only, they are triangulated first.
+        shell: share of ``count`` that may lie on a sphere around the scene, in the colours of pixels that no pair
+            triangulates (sky, what only one photo sees).
+    """
+
+    count: int = 200_000
+    per_reference: int | None = None
+    matcher: str = "planesweep"
+    matcher_settings: tuple[str, ...] = ()
+    max_size: int = 640
+    references: str = "coverage"
+    max_references: int = 180
+    neighbours: int = 4
+    scout: bool = True
+    min_certainty: float = 0.05
+    min_views: int = 2
+    agreement: float = 0.5
+    min_angle: float = 1.0
+    max_error: float = 1.5
+    cell: int = 16
+    duplicates: float = 1.0
+    colour: str = "blend"
+    radius: str = "both"
+    radius_factor: float = 1.0
+    opacity: float = 0.5
+    union_sfm: bool = False
+    shell: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("count", 1),
+            ("per_reference", 1),
+            ("max_size", 32),
+            ("max_references", 1),
+            ("neighbours", 1),
+            ("min_views", 2),
+            ("cell", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"init.{name} is {value}; expected at least {least}.")
+        for name in ("min_certainty", "agreement", "shell"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"init.{name} is {getattr(self, name):g}; expected a share from 0 to 1.")
+        if not 0 < self.opacity < 1:
+            raise ConfigError(f"init.opacity is {self.opacity:g}; expected a number between 0 and 1, both excluded.")
+        if not 0 < self.min_angle < 90:
+            raise ConfigError(f"init.min_angle is {self.min_angle:g}; expected degrees between 0 and 90.")
+        for name in ("max_error", "radius_factor"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"init.{name} is {getattr(self, name):g}; expected a positive number.")
+        if not 0 <= self.duplicates < float("inf"):
+            raise ConfigError(f"init.duplicates is {self.duplicates:g}; expected a number of px, 0 or more.")
+        if self.min_views > self.neighbours + 1:
+            raise ConfigError(
+                f"init.min_views is {self.min_views}, but a reference and its {self.neighbours} neighbours are only "
+                f"{self.neighbours + 1} photos.",
+                hint=f"Use init.neighbours={self.min_views - 1} or more.",
+            )
+        for name, known in (("references", REFERENCES), ("colour", COLOURS), ("radius", RADII)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"init.{name} is '{getattr(self, name)}'.", hint=nearest(getattr(self, name), known))
+        self.matcher_config()
+
+    @property
+    def needs_points(self) -> bool:
+        """Only the union with SfM's points needs the points of a poser."""
+        return self.union_sfm
+
+    def matcher_config(self) -> Any:
+        """The config of the matcher; None for one that has none. Raises ConfigError for what it does not know."""
+        keywords = {}
+        for setting in self.matcher_settings:
+            key, equals, value = setting.partition("=")
+            if not (equals and key):
+                raise ConfigError(
+                    f"init.matcher_settings: '{setting}' is not a setting; expected key=value.",
+                    hint="Several are separated by commas.",
+                )
+            keywords[key.strip()] = value.strip()
+        return settings_from_keywords(MATCHERS.config_class(self.matcher), keywords, f"init.matcher={self.matcher}")

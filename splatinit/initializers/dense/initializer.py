@@ -1,0 +1,296 @@
+"""The initializer: plan, then one reference after the other, then one cloud of all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from ...draws import hash64
+from ...errors import BadPoints, SceneError
+from ...geometry.neighbours import nearest_distance
+from ...matching import MATCHERS
+from ...matching.base import Matcher
+from ...memory import require_points
+from ...progress import Progress
+from ...types import Initialization, PointCloud, Scene
+from ..base import CostMeter
+from ..depth import even_shares
+from .config import DenseConfig
+from .gathering import Harvest, Part, harvest, join
+from .neighbours import sparse_or_none
+from .photos import Photos
+from .plan import Plan, choose_references, make_plan
+from .radius import radii, sample_spacing
+from .rig import Rig
+from .shell import onto_sphere, sphere
+from .suppression import most_certain
+from .triangulation import KEPT, REASONS
+
+# How many times its share a reference samples: some fail a gate or are duplicates, and some references have few.
+SPARE = 3
+POINT_BYTES = 600  # measured peak per point of count: SPARE candidates of 48 bytes, and sorting them
+# The scout: photos of this size (px), so many of them, each with so many neighbours and samples.
+SCOUT_SIZE, SCOUT_REFERENCES, SCOUT_NEIGHBOURS, SCOUT_SAMPLES = 192, 40, 3, 500
+SCOUT_ENOUGH = 200  # points; with fewer the cameras are the better guess
+SHELL_OPACITY = 0.1  # 3DGS's: unlike the other points it is a guess
+_NAMES = 3  # that a note lists
+
+
+class Dense:
+    """Dense matches of reference photos, triangulated."""
+
+    def __init__(self, config: DenseConfig | None = None) -> None:
+        """Raises MissingExtra when the matcher needs a package that is not installed."""
+        self.config = config = DenseConfig() if config is None else config
+        settings = config.matcher_config()
+        make = MATCHERS.load(config.matcher)
+        self._matcher: Matcher = make() if settings is None else make(settings)
+
+    def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
+        """Raises SceneError when no photo has a neighbour with a baseline, BadPoints when no match becomes a point,
+        OutOfMemory when there is no room for so many points, and what reading a photo and the matcher raise."""
+        config = self.config
+        views = scene.train
+        most = config.max_references if config.per_reference else 1
+        require_points((config.per_reference or config.count) * min(most, len(views)), POINT_BYTES)
+        with CostMeter() as cost:
+            sparse = sparse_or_none(None if scene.points is None else scene.points.xyz)
+            known = sparse is not None
+            if sparse is None and config.scout:
+                sparse = self._scout(scene, seed, progress, cost)
+            with cost.stage("references"):
+                photos = Photos(views, config.max_size)
+                rig = Rig.of(photos.cameras)
+                rng = np.random.default_rng(hash64(seed, "dense references", 0))
+                references = choose_references(rig, config, sparse, rng)
+                plan = make_plan(rig, references, config.neighbours, sparse)
+            if not plan.tasks:
+                raise SceneError(
+                    f"{scene.root}: none of the {len(views)} training photos has a neighbour that sees the same from "
+                    "another place; dense matches can only be triangulated with a baseline between two photos.",
+                    hint="Photos turned on the spot hold no depth: take them from several places. Or check the poses "
+                    "(`splatinit check`), or start with --init random.",
+                )
+            total = config.count if config.per_reference is None else config.per_reference * len(plan.tasks)
+            shell = round(config.shell * total)
+            harvests = self._harvest_all(plan, photos, rig, total, shell, seed, progress, cost)
+            outcomes = sum((each.outcomes for each in harvests), Counter())
+            if outcomes[KEPT] == 0:
+                raise self._nothing(scene, plan, harvests, outcomes)
+            with cost.stage("merge"):
+                parts, spacing, duplicates = self._merge(harvests, total)
+                cloud, extras = self._cloud(scene, plan, rig, parts, spacing, harvests, shell)
+        notes = self._notes(scene, plan, harvests, outcomes, join(parts), duplicates, total, extras)
+        return Initialization(
+            points=cloud,
+            seconds=cost.seconds,
+            peak_memory_mb=cost.peak_memory_mb,
+            recipe={
+                "initializer": "dense",
+                **asdict(config),
+                "seed": seed,
+                "references_used": len(plan.tasks),
+                "depths_from": "points" if known else "scout" if sparse is not None else "cameras",
+            },
+            notes=notes,
+        )
+
+    # --------------------------------------------------------------------------------------------------------- scout
+    def _scout(self, scene: Scene, seed: int, progress: Progress, cost: CostMeter) -> np.ndarray | None:
+        """[p, 3] points from small photos, or None where too few come of them."""
+        with cost.stage("scout"):
+            photos = Photos(scene.train, SCOUT_SIZE)
+            rig = Rig.of(photos.cameras)
+            every = np.linspace(0, len(rig) - 1, min(len(rig), SCOUT_REFERENCES)).round().astype(int)
+            plan = make_plan(rig, np.unique(every).tolist(), SCOUT_NEIGHBOURS, None)
+            progress.start("scout", len(plan.tasks))
+            found = []
+            for done, task in enumerate(plan.tasks, start=1):
+                rng = np.random.default_rng(hash64(seed, "dense scout", task.reference))
+                # Its stages are all the scout's.
+                with CostMeter() as own:
+                    brought = harvest(
+                        self._matcher,
+                        photos,
+                        rig,
+                        task,
+                        self.config,
+                        count=SCOUT_SAMPLES,
+                        gaps=0,
+                        rng=rng,
+                        cost=own,
+                    )
+                found.append(brought.part.xyz)
+                progress.advance(done)
+            xyz = np.concatenate(found) if found else np.zeros((0, 3))
+            progress.finish(f"{len(xyz)} points")
+        return xyz.astype(np.float64) if len(xyz) >= SCOUT_ENOUGH else None
+
+    # ----------------------------------------------------------------------------------------------------- references
+    def _harvest_all(
+        self,
+        plan: Plan,
+        photos: Photos,
+        rig: Rig,
+        total: int,
+        shell: int,
+        seed: int,
+        progress: Progress,
+        cost: CostMeter,
+    ) -> list[Harvest]:
+        count = SPARE * -(-total // len(plan.tasks))
+        gaps = SPARE * -(-shell // len(plan.tasks))
+        progress.start("dense", len(plan.tasks))
+        harvests, points = [], 0
+        for done, task in enumerate(plan.tasks, start=1):
+            rng = np.random.default_rng(hash64(seed, "dense", task.reference))
+            harvests.append(
+                harvest(self._matcher, photos, rig, task, self.config, count=count, gaps=gaps, rng=rng, cost=cost)
+            )
+            points += len(harvests[-1].part)
+            progress.advance(done, candidates=points)
+        progress.finish(f"{points} candidates from {len(plan.tasks)} references")
+        return harvests
+
+    # ----------------------------------------------------------------------------------------------------------- merge
+    def _merge(self, harvests: Sequence[Harvest], total: int) -> tuple[list[Part], np.ndarray, int]:
+        """The points of each reference that stay, px between the samples of each [n], and how many were duplicates."""
+        parts = [each.part for each in harvests]
+        duplicates = 0
+        if self.config.duplicates > 0:
+            all_ = join(parts)
+            kept = most_certain(
+                all_.xyz.astype(np.float64), self.config.duplicates * all_.pitch.astype(np.float64), all_.confidence
+            )
+            duplicates = len(all_) - len(kept)
+            begins = np.cumsum([0, *(len(part) for part in parts)])
+            places = np.searchsorted(kept, begins)
+            parts = [
+                part.select(kept[low:high] - begin)
+                for part, begin, low, high in zip(parts, begins, places, places[1:], strict=False)
+            ]
+        available = [len(part) for part in parts]
+        if self.config.per_reference is not None:
+            shares = [min(n, self.config.per_reference) for n in available]
+        else:
+            shares = even_shares(available, total)
+        parts = [part.select(slice(share)) for part, share in zip(parts, shares, strict=True)]
+        spacing = [
+            np.full(len(part), sample_spacing(each.area, max(len(part), 1)))
+            for part, each in zip(parts, harvests, strict=True)
+        ]
+        return parts, np.concatenate(spacing), duplicates
+
+    def _cloud(
+        self,
+        scene: Scene,
+        plan: Plan,
+        rig: Rig,
+        parts: Sequence[Part],
+        spacing: np.ndarray,
+        harvests: Sequence[Harvest],
+        shell: int,
+    ) -> tuple[PointCloud, dict[str, int]]:
+        """The start, and how many points came from elsewhere."""
+        config, points = self.config, join(parts)
+        xyz, rgb, pitch, confidence = points.xyz, points.rgb, points.pitch, points.confidence
+        normal, extras = points.normal, {}
+        if config.union_sfm and scene.points is not None and len(scene.points):
+            sfm = scene.points.xyz
+            extras["SfM's"] = len(sfm)
+            pitch = np.concatenate([pitch, nearest_distance(sfm, rig.center) / np.median(rig.focal)])
+            spacing = np.concatenate([spacing, np.full(len(sfm), np.median(spacing))])
+            xyz, rgb = np.concatenate([xyz, sfm]), np.concatenate([rgb, scene.points.rgb])
+            confidence = np.concatenate([confidence, np.full(len(sfm), np.median(confidence))])
+            normal = None  # nothing is known of theirs, and a cloud has them for all points or for none
+        radius = radii(xyz, pitch, spacing, rule=config.radius, factor=config.radius_factor)
+        opacity = np.full(len(xyz), config.opacity)
+        if shell:
+            far = self._shell(plan, rig, points.xyz, harvests, shell)
+            extras["on the shell"] = len(far)
+            xyz, rgb = np.concatenate([xyz, far.xyz]), np.concatenate([rgb, far.rgb])
+            radius = np.concatenate([radius, config.radius_factor * 0.5 * config.cell * far.pitch])
+            opacity = np.concatenate([opacity, np.full(len(far), SHELL_OPACITY)])
+            confidence = np.concatenate([confidence, far.confidence])
+            normal = None if normal is None else np.concatenate([normal, far.normal])
+        cloud = PointCloud(
+            xyz=xyz, rgb=rgb.clip(0, 1), radius=radius, opacity=opacity, normal=normal, confidence=confidence
+        )
+        return cloud, extras
+
+    def _shell(self, plan: Plan, rig: Rig, found: np.ndarray, harvests: Sequence[Harvest], count: int) -> Part:
+        """At most ``count`` points on a sphere beyond ``found`` [p, 3], one in each place, with confidence 0."""
+        middle, radius = sphere(found.astype(np.float64), rig.center)
+        parts = []
+        for task, each in zip(plan.tasks, harvests, strict=True):
+            k, gaps = task.reference, each.gaps
+            ray = np.ones((len(gaps.px), 3))
+            ray[:, :2] = (gaps.px - rig.K[k, :2, 2]) / np.diag(rig.K[k])[:2]
+            ray = ray @ rig.pose[k, :3, :3]
+            ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+            xyz = onto_sphere(rig.center[k], ray, middle, radius)
+            pitch = np.linalg.norm(xyz - rig.center[k], axis=1) / rig.focal[k]
+            none = np.zeros(len(xyz))
+            parts.append(Part(xyz, gaps.rgb, pitch, none, none, none, -ray))
+        size = [self.config.cell * part.pitch for part in parts]
+        all_ = join(parts)
+        kept = most_certain(all_.xyz, np.concatenate(size), all_.confidence)
+        owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[kept]
+        shares = even_shares(np.bincount(owner, minlength=len(parts)).tolist(), count)
+        first = np.concatenate([kept[owner == k][:share] for k, share in enumerate(shares)])
+        return all_.select(first)
+
+    # ------------------------------------------------------------------------------------------------------------ words
+    def _nothing(self, scene: Scene, plan: Plan, harvests: Sequence[Harvest], outcomes: Counter[int]) -> BadPoints:
+        config = self.config
+        matches, sampled = sum(each.matches for each in harvests), sum(outcomes.values())
+        refused = ", ".join(f"{outcomes[k]} for {why}" for k, why in REASONS.items() if outcomes[k])
+        tried = f"{len(plan.tasks)} photos with up to {config.neighbours} neighbours each at {config.max_size} px"
+        came = f"{matches} certain matches"
+        if sampled:
+            came += f"; {sampled} of them were triangulated and all refused ({refused})"
+        return BadPoints(
+            f"{scene.root}: no dense match became a point. Matcher '{config.matcher}' tried {tried} and found {came}.",
+            hint="Check the poses (`splatinit check`): wrong ones look like this. Else try another init.matcher, a "
+            "larger init.max_error or a smaller init.min_angle, or start with --init sfm.",
+        )
+
+    def _notes(
+        self,
+        scene: Scene,
+        plan: Plan,
+        harvests: Sequence[Harvest],
+        outcomes: Counter[int],
+        points: Part,
+        duplicates: int,
+        total: int,
+        extras: dict[str, int],
+    ) -> tuple[str, ...]:
+        names = [view.name for view in scene.train]
+        notes = [
+            f"{len(points)} points from {len(plan.tasks)} references of {len(names)} training photos, matched by "
+            f"'{self.config.matcher}'; median angle {np.median(points.angle):.1f}°, median reprojection error "
+            f"{np.median(points.error):.2f} px at {self.config.max_size} px"
+        ]
+        sampled = sum(outcomes.values())
+        shares = [f"{outcomes[k] / sampled:.0%} for {why}" for k, why in REASONS.items() if outcomes[k]]
+        shares.append(f"{duplicates} duplicates were left out")
+        notes.append(f"{outcomes[KEPT] / sampled:.0%} of {sampled} samples became points; refused: {', '.join(shares)}")
+        notes += [f"{count} more points are {where}" for where, count in extras.items()]
+        if plan.alone:
+            notes.append(f"no neighbour with a baseline for {_listed([names[k] for k in plan.alone])}")
+        empty = [names[t.reference] for t, each in zip(plan.tasks, harvests, strict=True) if each.matches == 0]
+        if empty:
+            notes.append(f"'{self.config.matcher}' found nothing in {_listed(empty)}")
+        if len(points) < total:
+            notes.append(f"{total} points were asked for, {len(points)} were found")
+        return tuple(notes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """How many, and the first ones."""
+    more = ", ..." if len(names) > _NAMES else ""
+    return f"{len(names)} references ({', '.join(names[:_NAMES])}{more})"

@@ -1,0 +1,28 @@
+"""One point where several references saw the same."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5], dtype=np.uint64)
+
+
+def most_certain(xyz: np.ndarray, size: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Indices, ascending, of the most certain point of every occupied cube; the first one where two are equal.
+
+    Args:
+        xyz: [n, 3] scene units.
+        size: [n] > 0, side of the cube that a point claims, scene units. It is rounded up to a power of two, and only
+            points of the same power meet: a photo from afar does not thin out a close-up.
+        confidence: [n].
+    """
+    level = np.ceil(np.log2(size))
+    # Beyond 2⁶² cells no integer holds the number of a cell; such a point is at no scale that could meet another.
+    cells = np.floor(xyz / np.exp2(level)[:, None]).clip(-(2.0**62), 2.0**62).astype(np.int64)
+    words = np.concatenate([cells, level.astype(np.int64)[:, None]], axis=1).view(np.uint64)
+    # A sum of products by odd numbers, modulo 2⁶⁴: two of a million cells share a key with a chance of 10⁻⁷.
+    key = (words * _FACTORS).sum(axis=1, dtype=np.uint64)
+    order = np.lexsort((-confidence, key))
+    first = np.ones(len(order), bool)
+    first[1:] = key[order[1:]] != key[order[:-1]]
+    return np.sort(order[first])
