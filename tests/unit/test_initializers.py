@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stereo
 
 from splatinit.errors import BadPoints, ConfigError, SceneError
 from splatinit.initializers import INITIALIZERS, make_initializer, needs_points
+from splatinit.initializers.dense import DenseConfig
 from splatinit.initializers.file import File, FileConfig
 from splatinit.initializers.random import Random, RandomConfig
 from splatinit.initializers.sfm import Sfm
@@ -145,12 +147,15 @@ def test_who_needs_points():
 
 def test_every_registered_initializer_can_be_built_and_run(tmp_path):
     write_ply_points(tmp_path / "points.ply", POINTS)
-    needed = {"file": FileConfig(path=tmp_path / "points.ply")}
-    for spec in INITIALIZERS:
-        initializer = make_initializer(spec.name, needed.get(spec.name))
-        start = initializer.initialize(scene(CENTERS, POINTS, photo=GreyPhoto()), seed=1, progress=Silent())
-        start.points.check(spec.name)
-        assert start.recipe["initializer"] == spec.name
+    with stereo.registered() as matcher:  # nothing can be matched in grey photos
+        needed = {"file": FileConfig(path=tmp_path / "points.ply"), "dense": DenseConfig(matcher=matcher, count=100)}
+        scenes = {"dense": stereo.scene(stereo.row(3))}
+        for spec in INITIALIZERS:
+            initializer = make_initializer(spec.name, needed.get(spec.name))
+            begun_with = scenes.get(spec.name, scene(CENTERS, POINTS, photo=GreyPhoto()))
+            start = initializer.initialize(begun_with, seed=1, progress=Silent())
+            start.points.check(spec.name)
+            assert start.recipe["initializer"] == spec.name
     with pytest.raises(ConfigError, match="Unknown initializer 'randon'") as error:
         make_initializer("randon")
     assert "Did you mean 'random'" in str(error.value)

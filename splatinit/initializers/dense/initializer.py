@@ -30,10 +30,10 @@ from .suppression import most_certain
 from .triangulation import KEPT, REASONS
 
 # How many times its share a reference samples: some fail a gate or are duplicates, and some references have few.
-SPARE = 3
+SPARE = 2
 POINT_BYTES = 600  # measured peak per point of count: SPARE candidates of 48 bytes, and sorting them
 # The scout: photos of this size (px), so many of them, each with so many neighbours and samples.
-SCOUT_SIZE, SCOUT_REFERENCES, SCOUT_NEIGHBOURS, SCOUT_SAMPLES = 192, 40, 3, 500
+SCOUT_SIZE, SCOUT_REFERENCES, SCOUT_NEIGHBOURS, SCOUT_SAMPLES = 128, 16, 3, 500
 SCOUT_ENOUGH = 200  # points; with fewer the cameras are the better guess
 SHELL_OPACITY = 0.1  # 3DGS's: unlike the other points it is a guess
 _NAMES = 3  # that a note lists

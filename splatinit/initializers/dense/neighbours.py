@@ -16,7 +16,9 @@ from .rig import Rig
 # beyond the second surfaces look too different to be matched. Between them all angles are equally good.
 GOOD_ANGLES = (4.0, 15.0)
 SPREAD = (1.5, 8.0)  # degrees, standard deviations with which the weight falls on either side
-USABLE = 0.02  # least score of a neighbour: for example all points at 0.8°, or one in fifty at a good angle
+USABLE = 0.02  # least score of a neighbour: for example one point in fifty at a good angle
+# And least share of the best one's score: what is far worse adds more wrong matches than right ones.
+RELATIVE = 0.1
 MOST_POINTS = 300  # that judge a pair; the error of a share is 3 % then
 # The proxies: columns, rows, and depths as multiples of the typical one.
 GRID, DEPTHS = (6, 4), (0.5, 1.0, 2.0, 4.0)
@@ -108,7 +110,7 @@ def choose_neighbours(rig: Rig, view: int, xyz: np.ndarray, count: int) -> list[
     side = offset / np.maximum(np.linalg.norm(offset, axis=1, keepdims=True), 1e-300)
     chosen: list[int] = []
     factor = np.ones(len(rig))
-    usable = scores >= USABLE
+    usable = scores >= max(USABLE, RELATIVE * float(scores.max()))
     while len(chosen) < min(count, int(usable.sum())):
         value = np.where(usable, scores * factor, -1.0)
         value[chosen] = -1.0
