@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +29,7 @@ from splatinit.initializers.dense.references import by_coverage, by_kmeans
 from splatinit.initializers.dense.rig import Rig
 from splatinit.initializers.dense.sampling import sample
 from splatinit.initializers.dense.shell import find_gaps, onto_sphere, sphere
-from splatinit.initializers.dense.suppression import most_certain
+from splatinit.initializers.dense.suppression import alone, most_certain
 from splatinit.initializers.dense.triangulation import ANGLE, BEHIND, ERROR, KEPT, NO_MATCH, triangulate
 from splatinit.matching import Matches
 from splatinit.progress import Silent
@@ -220,6 +221,7 @@ def test_no_room_for_the_points(monkeypatch):
         ({"max_error": float("inf")}, "init.max_error is inf; expected a positive"),
         ({"duplicates": -1.0}, "init.duplicates is -1; expected a number of px"),
         ({"neighbours": 1, "min_views": 3}, "a reference and its 1 neighbours are only 2 photos"),
+        ({"isolated": 0.0}, "init.isolated is 0; expected a positive factor"),
         ({"references": "coverge"}, "init.references is 'coverge'"),
         ({"matcher": "knowin"}, "Unknown matcher 'knowin'"),
     ],
@@ -435,7 +437,15 @@ def test_duplicates_of_other_references_are_left_out():
     thinned = start(scene, count=20_000)
     full = start(scene, count=20_000, duplicates=0.0)
     assert len(thinned.points) < 0.8 * len(full.points)
-    assert "duplicates were left out" in thinned.notes[1]
+    assert re.search(r"Left out after that: \d{4,} duplicates, \d far from all others", thinned.notes[1])
+
+
+def test_points_far_from_all_others_are_left_out():
+    grid = np.stack(np.meshgrid(np.arange(10.0), np.arange(10.0), [0.0]), axis=-1).reshape(-1, 3)
+    xyz = np.concatenate([grid, [[5.0, 5.0, 9.0]]])
+    np.testing.assert_array_equal(np.flatnonzero(alone(xyz, np.full(101, 0.5), 6.0)), [100])
+    assert not alone(xyz[:1], np.ones(1), 1.0).any()
+    assert not alone(xyz, np.where(np.arange(101) == 100, 5.0, 0.5), 6.0).any()
 
 
 def test_radii_by_hand():

@@ -41,6 +41,8 @@ class DenseConfig:
         cell: px, side of the squares that share the samples equally, so that texture does not take all.
         duplicates: points of different references that lie in one cube of this many px (as the photo sees it) are one,
             and the most certain stays; 0 keeps all.
+        isolated: a point whose 8 nearest are on average farther than this many times half the distance of the samples
+            hangs in the air, and is left out; none keeps all.
         colour: "blend": the median of all photos that agree on a point, so that a highlight of one is left out.
             "reference": the reference's pixel (EDGS).
         radius: of a point. "footprint": half the distance of the reference's samples, as seen there. "neighbours": the
@@ -69,6 +71,7 @@ class DenseConfig:
     max_error: float = 1.5
     cell: int = 16
     duplicates: float = 1.0
+    isolated: float | None = 4.0
     colour: str = "blend"
     radius: str = "both"
     radius_factor: float = 1.0
@@ -99,6 +102,8 @@ class DenseConfig:
         for name in ("max_error", "radius_factor"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"init.{name} is {getattr(self, name):g}; expected a positive number.")
+        if self.isolated is not None and not 0 < self.isolated < float("inf"):
+            raise ConfigError(f"init.isolated is {self.isolated:g}; expected a positive factor, or none.")
         if not 0 <= self.duplicates < float("inf"):
             raise ConfigError(f"init.duplicates is {self.duplicates:g}; expected a number of px, 0 or more.")
         if self.min_views > self.neighbours + 1:

@@ -23,10 +23,10 @@ from .gathering import Harvest, Part, harvest, join
 from .neighbours import sparse_or_none
 from .photos import Photos
 from .plan import Plan, choose_references, make_plan
-from .radius import radii, sample_spacing
+from .radius import radii
 from .rig import Rig
 from .shell import onto_sphere, sphere
-from .suppression import most_certain
+from .suppression import alone, most_certain
 from .triangulation import KEPT, REASONS
 
 # How many times its share a reference samples: some fail a gate or are duplicates, and some references have few.
@@ -81,9 +81,9 @@ class Dense:
             if outcomes[KEPT] == 0:
                 raise self._nothing(scene, plan, harvests, outcomes)
             with cost.stage("merge"):
-                parts, spacing, duplicates = self._merge(harvests, total)
-                cloud, extras = self._cloud(scene, plan, rig, parts, spacing, harvests, shell)
-        notes = self._notes(scene, plan, harvests, outcomes, join(parts), duplicates, total, extras)
+                points, spacing, left_out = self._merge(harvests, total)
+                cloud, extras = self._cloud(scene, plan, rig, points, spacing, harvests, shell)
+        notes = self._notes(scene, plan, harvests, outcomes, points, left_out, total, extras)
         return Initialization(
             points=cloud,
             seconds=cost.seconds,
@@ -156,46 +156,45 @@ class Dense:
         return harvests
 
     # ----------------------------------------------------------------------------------------------------------- merge
-    def _merge(self, harvests: Sequence[Harvest], total: int) -> tuple[list[Part], np.ndarray, int]:
-        """The points of each reference that stay, px between the samples of each [n], and how many were duplicates."""
-        parts = [each.part for each in harvests]
-        duplicates = 0
-        if self.config.duplicates > 0:
-            all_ = join(parts)
-            kept = most_certain(
-                all_.xyz.astype(np.float64), self.config.duplicates * all_.pitch.astype(np.float64), all_.confidence
-            )
-            duplicates = len(all_) - len(kept)
-            begins = np.cumsum([0, *(len(part) for part in parts)])
-            places = np.searchsorted(kept, begins)
-            parts = [
-                part.select(kept[low:high] - begin)
-                for part, begin, low, high in zip(parts, begins, places, places[1:], strict=False)
-            ]
-        available = [len(part) for part in parts]
-        if self.config.per_reference is not None:
-            shares = [min(n, self.config.per_reference) for n in available]
+    def _merge(self, harvests: Sequence[Harvest], total: int) -> tuple[Part, np.ndarray, dict[str, int]]:
+        """The points that stay, px between the samples around each [n], and how many were left out for what reason."""
+        config = self.config
+        owner = np.repeat(np.arange(len(harvests)), [len(each.part) for each in harvests])
+        points = join([each.part for each in harvests])
+        area = np.array([each.area for each in harvests])
+        left_out = dict.fromkeys(("duplicates", "alone"), 0)
+        if config.duplicates > 0:
+            size = config.duplicates * points.pitch.astype(np.float64)
+            kept = most_certain(points.xyz.astype(np.float64), size, points.confidence)
+            left_out["duplicates"] = len(points) - len(kept)
+            points, owner = points.select(kept), owner[kept]
+        if config.isolated is not None:
+            lonely = alone(points.xyz, 0.5 * _spacing(area, owner) * points.pitch, config.isolated)
+            if not lonely.all():
+                left_out["alone"] = int(lonely.sum())
+                points, owner = points.select(~lonely), owner[~lonely]
+        available = np.bincount(owner, minlength=len(harvests))
+        if config.per_reference is not None:
+            shares = np.minimum(available, config.per_reference)
         else:
-            shares = even_shares(available, total)
-        parts = [part.select(slice(share)) for part, share in zip(parts, shares, strict=True)]
-        spacing = [
-            np.full(len(part), sample_spacing(each.area, max(len(part), 1)))
-            for part, each in zip(parts, harvests, strict=True)
-        ]
-        return parts, np.concatenate(spacing), duplicates
+            shares = np.array(even_shares(available.tolist(), total))
+        # The points of a reference follow each other, in an order of which every beginning is a fair sample.
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(available) - available, available)
+        first = place < shares[owner]
+        return points.select(first), _spacing(area, owner[first]), left_out
 
     def _cloud(
         self,
         scene: Scene,
         plan: Plan,
         rig: Rig,
-        parts: Sequence[Part],
+        points: Part,
         spacing: np.ndarray,
         harvests: Sequence[Harvest],
         shell: int,
     ) -> tuple[PointCloud, dict[str, int]]:
         """The start, and how many points came from elsewhere."""
-        config, points = self.config, join(parts)
+        config = self.config
         xyz, rgb, pitch, confidence = points.xyz, points.rgb, points.pitch, points.confidence
         normal, extras = points.normal, {}
         if config.union_sfm and scene.points is not None and len(scene.points):
@@ -265,7 +264,7 @@ class Dense:
         harvests: Sequence[Harvest],
         outcomes: Counter[int],
         points: Part,
-        duplicates: int,
+        left_out: dict[str, int],
         total: int,
         extras: dict[str, int],
     ) -> tuple[str, ...]:
@@ -277,8 +276,11 @@ class Dense:
         ]
         sampled = sum(outcomes.values())
         shares = [f"{outcomes[k] / sampled:.0%} for {why}" for k, why in REASONS.items() if outcomes[k]]
-        shares.append(f"{duplicates} duplicates were left out")
-        notes.append(f"{outcomes[KEPT] / sampled:.0%} of {sampled} samples became points; refused: {', '.join(shares)}")
+        refused = f"; refused: {', '.join(shares)}" if shares else ""
+        notes.append(
+            f"{outcomes[KEPT] / sampled:.0%} of {sampled} samples became points{refused}. Left out after that: "
+            f"{left_out['duplicates']} duplicates, {left_out['alone']} far from all others"
+        )
         notes += [f"{count} more points are {where}" for where, count in extras.items()]
         if plan.alone:
             notes.append(f"no neighbour with a baseline for {_listed([names[k] for k in plan.alone])}")
@@ -288,6 +290,12 @@ class Dense:
         if len(points) < total:
             notes.append(f"{total} points were asked for, {len(points)} were found")
         return tuple(notes)
+
+
+def _spacing(area: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """[n] px between the points of the same reference, by owner [n] and the area [r] in px² that each covers."""
+    count = np.bincount(owner, minlength=len(area))
+    return np.sqrt(area / np.maximum(count, 1))[owner]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -28,8 +28,3 @@ def radii(xyz: np.ndarray, pitch: np.ndarray, spacing: np.ndarray, *, rule: str,
         if rule == "both":
             radius = np.minimum(radius, footprint)
     return factor * np.maximum(radius, FLOOR * pitch)
-
-
-def sample_spacing(area: float, count: int) -> float:
-    """px between ``count`` ≥ 1 samples that share ``area`` px²."""
-    return float(np.sqrt(area / count))
