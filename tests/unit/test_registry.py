@@ -12,11 +12,12 @@ from splatinit.densify import DENSIFIERS
 from splatinit.errors import ConfigError, MissingExtra
 from splatinit.initializers import INITIALIZERS
 from splatinit.io.read import READERS
+from splatinit.matching import MATCHERS
 from splatinit.posers import POSERS
 from splatinit.raster import BACKENDS
 from splatinit.registry import Registry, Spec, load_object, nearest
 
-REGISTRIES = (READERS, POSERS, INITIALIZERS, DENSIFIERS, BACKENDS)
+REGISTRIES = (READERS, POSERS, INITIALIZERS, MATCHERS, DENSIFIERS, BACKENDS)
 SPECS = [pytest.param(rooms, spec, id=f"{rooms.kind}-{spec.name}") for rooms in REGISTRIES for spec in rooms]
 
 
