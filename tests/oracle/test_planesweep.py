@@ -80,7 +80,7 @@ def views() -> list[MatchView]:
 
 
 def match(views: list[MatchView], **settings) -> Matches:
-    return PlaneSweep(PlaneSweepConfig(**settings)).match(views[0], views[1:], depth_range=RANGE)
+    return PlaneSweep(PlaneSweepConfig(**{"stride": 2} | settings)).match(views[0], views[1:], depth_range=RANGE)
 
 
 def errors(matches: Matches, cameras: list[Camera], room: Room = ROOM) -> np.ndarray:
@@ -136,6 +136,15 @@ def test_stride_picks_pixels(views: list[MatchView], stride: int) -> None:
     assert np.nanmedian(errors(matches, CAMERAS[:2])) < 0.15
 
 
+def test_large_photos_are_matched_smaller(views: list[MatchView]) -> None:
+    """Points and targets are still px of the photos that were given."""
+    matches = match(views, stride=1, size=100)
+    places = matches.points / [160 / 100, 120 / 75] - 0.5
+    assert np.abs(places - places.round()).max() < 1e-3 and len(matches) > 0.6 * 100 * 75
+    error, certain = errors(matches, CAMERAS), matches.certainty >= 0.5
+    assert np.median(error[certain]) < 0.15 * 1.6 and (error[certain] > 1.6).mean() < 0.01
+
+
 def test_gain_and_offset_of_a_neighbour_change_nothing_that_matters(views: list[MatchView]) -> None:
     darker = replace(views[1], rgb=(views[1].rgb * 0.6 + 40).astype(np.uint8))
     plain, changed = match(views), match([views[0], darker, *views[2:]])
@@ -155,8 +164,10 @@ def test_repeated_texture_is_not_certain_of_a_wrong_depth() -> None:
     waves[:, 0] = 60.0
     stripes = Room(centre=(9.0, 9.0, 9.0), contrast=0.03, waves=waves)
     matches = match([stripes.view(str(k), c, k) for k, c in enumerate(CAMERAS[:2])])
-    wrong = errors(matches, CAMERAS[:2], stripes) > 1
-    assert (wrong & (matches.certainty >= 0.5)).sum() < 0.02 * 80 * 60
+    # At the left border the true place lies beside the neighbour, and a wrong one is the only one there is to see.
+    seen = matches.points[:, 0] > 25
+    wrong = (errors(matches, CAMERAS[:2], stripes)[0] > 1) & seen
+    assert (wrong & (matches.certainty[0] >= 0.1)).sum() < 0.01 * 80 * 60
 
 
 def test_without_a_baseline_there_is_nothing_to_match(views: list[MatchView]) -> None:
@@ -231,7 +242,7 @@ def test_any_number_of_threads_gives_the_same_matches(views: list[MatchView]) ->
 
 def test_what_is_missing_is_said(views: list[MatchView]) -> None:
     matcher = PlaneSweep()
-    with pytest.raises(NoPoses, match="1: the matcher 'planesweep' searches along epipolar lines and needs posed photos"):
+    with pytest.raises(NoPoses, match="1: the matcher 'planesweep' searches along epipolar lines and needs posed"):
         matcher.match(views[0], [replace(views[1], camera=None)], depth_range=RANGE)
     for bad in (None, (0.0, 1.0), (2.0, 1.0), (1.0, float("inf")), (float("nan"), 1.0)):
         with pytest.raises(ConfigError, match="got the depth range .* expected 0 < near < far"):

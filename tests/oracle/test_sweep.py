@@ -143,7 +143,8 @@ def test_sweep_of_odd_sizes(level: str, width: int, height: int) -> None:
 def test_plane_costs_are_the_double_loop(level: str, stride: int, first: int, masked: float) -> None:
     s = stereo(7, 3, radius=2, best=2, masked=masked, stride=stride, first=first)
     rng = np.random.default_rng(8)
-    planes = rng.uniform([[[0.0]], [[-0.02]], [[-0.02]]], [[[1.0]], [[0.02]], [[0.02]]], (3, *s.grid)).astype(np.float32)
+    low, high = np.reshape([[0.0, -0.02, -0.02], [1.0, 0.02, 0.02]], (2, 3, 1, 1))
+    planes = rng.uniform(low, high, (3, *s.grid)).astype(np.float32)
     step = 0.5
     costs, rate = s.costs(planes, step)
     for j in range(s.grid[0]):
