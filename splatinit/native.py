@@ -533,8 +533,8 @@ class Stereo:
         return planes, cost
 
     def costs(self, planes: np.ndarray, step: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """Costs of planes [3, gh, gw] neighbour by neighbour [v, gh, gw], and their rate [gh, gw]: px per unit of inverse
-        depth in the neighbour in which they move fastest.
+        """Costs of planes [3, gh, gw] neighbour by neighbour [v, gh, gw], and their rate [gh, gw]: px per unit of
+        inverse depth in the neighbour in which they move fastest.
 
         With a step (px in that neighbour), costs are [3, v, gh, gw]: a step behind the planes, at them, and before.
         """

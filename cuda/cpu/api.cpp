@@ -375,7 +375,9 @@ int splat_cpu_stereo_sweep(const splat_stereo_view* reference, const splat_stere
         !stereo.prepare(reference, neighbours, count, settings))
         return SPLAT_BAD_ARGUMENT;
     const int64_t floats = stereo_scratch(stereo.grid, count);
-    Buffer<float> scratch;
+    Buffer<float> scratch, counted;
+    stereo.grid.counted = counted.reserve(size_t(stereo.grid.height * stereo.grid.padded_width()));
+    active()->stereo_counted(stereo.grid, counted.data, stereo.threads);
     active()->stereo_sweep(stereo.grid, stereo.views, inverse_depths, hypotheses, cost,
                            scratch.reserve(size_t(stereo.threads * floats)), floats, stereo.threads);
     return SPLAT_OK;

@@ -54,6 +54,7 @@ struct StereoGrid {
     float* mean;         // [height, padded_width] of the window around each pixel of the grid
     float* inverse_n;    // NaN where the pixel itself is unusable
     float* inverse_deviation;
+    const float* counted;  // for the sweep: [height, padded_width] values, 0 where unusable
 
     int64_t rows() const { return reference.height + 2 * radius; }
     int64_t row_floats() const { return stride * pitch; }
@@ -106,6 +107,8 @@ struct Kernels {
 
     // Fills the arrays of a StereoGrid.
     void (*stereo_prepare)(const StereoGrid&, int threads);
+    // Fills counted, of a grid of stride 1.
+    void (*stereo_counted)(const StereoGrid&, float* counted, int threads);
     // cost [height, hypotheses, width] of a grid of stride 1; scratch [threads, scratch_floats], see stereo_scratch.
     void (*stereo_sweep)(const StereoGrid&, const StereoViews&, const float* inverse_depths, int64_t hypotheses, float* cost,
                          float* scratch, int64_t scratch_floats, int threads);

@@ -124,6 +124,17 @@ static void warp_row(const splat_stereo_view& view, const float* reference, int6
     }
 }
 
+// counted [height, padded_width] of a grid of stride 1: its values, 0 where unusable.
+static void stereo_counted_loop(const StereoGrid& grid, float* counted, int threads) {
+    const int64_t width = grid.padded_width();
+    parallel_for(grid.height, 8, threads, [&](int64_t y, int) {
+        for (int64_t i = 0; i < width; i += kLanes) {
+            const vf value = loadu(grid.window(y, 0, 0) + i);
+            storeu(counted + y * width + i, masked(value == value, value));
+        }
+    });
+}
+
 // Costs of all planes at all pixels of a grid of stride 1: cost [height, hypotheses, width].
 template <int kRadius>
 static void sweep_planes(const StereoGrid& grid, const StereoViews& views, const float* inverse_depths, int64_t hypotheses,
@@ -134,7 +145,7 @@ static void sweep_planes(const StereoGrid& grid, const StereoViews& views, const
         float* ring = scratch + worker * scratch_floats;               // [views, kRows, width]
         float* sums = ring + int64_t(views.count) * kRows * width;     // [3, pitch]
         float* costs = sums + 3 * pitch;                               // [views, width]
-        __builtin_memset(sums, 0, size_t(3 * pitch) * sizeof(float));
+        __builtin_memset(ring, 0, size_t(sums + 3 * pitch - ring) * sizeof(float));
         for (int64_t y = -kRadius; y < grid.height; ++y) {
             const int64_t next = y + kRadius;
             const bool first = y < 0;
@@ -152,19 +163,18 @@ static void sweep_planes(const StereoGrid& grid, const StereoViews& views, const
                 const float* other[kRows];
                 const float* value[kRows];
                 for (int e = -kRadius; e <= kRadius; ++e) {
-                    // Rows above the image have no reference values: whatever their place in the ring holds is masked below.
+                    // Beside the image both are 0: so are the places of such rows in the ring, see below and above.
+                    const int64_t row = y + e < 0 ? 0 : y + e >= grid.height ? grid.height - 1 : y + e;
                     other[e + kRadius] = rows + (y + e + kRows) % kRows * width;
-                    value[e + kRadius] = grid.window(y, 0, e);
+                    value[e + kRadius] = grid.counted + row * width;
                 }
                 for (int64_t i = 0; i < width; i += kLanes) {
                     vf sum{}, squares{}, products{};
                     for (int e = 0; e < kRows; ++e) {
-                        const vf r = loadu(value[e] + i);
-                        const vi counts = r == r;
-                        const vf o = masked(counts, loadu(other[e] + i));
+                        const vf o = loadu(other[e] + i);
                         sum += o;
                         squares = fma(o, o, squares);
-                        products = fma(o, masked(counts, r), products);
+                        products = fma(o, loadu(value[e] + i), products);
                     }
                     storeu(sums + kStereoPad + i, sum);
                     storeu(sums + pitch + kStereoPad + i, squares);

@@ -3,9 +3,9 @@
 1. Sweep, at a small size: every pixel tries fronto-parallel planes at evenly spaced inverse depths (Collins 1996); the
    cost is 1 − ZNCC in the mean over the neighbours that fit best: robust against occlusion, gain and offset. What is
    cheapest starts the search; the cheapest minimum at another depth is remembered as its rival.
-2. Search, from level to level of an image pyramid: every pixel has a slanted plane, tries those of its neighbours, other
-   depths (by the parabola through three costs) and other tilts (PatchMatch stereo: Bleyer et al. 2011; the choice among
-   neighbours: Xu and Tao 2019).
+2. Search, from level to level of an image pyramid: every pixel has a slanted plane, tries those of its neighbours,
+   other depths (by the parabola through three costs) and other tilts (PatchMatch stereo: Bleyer et al. 2011; the choice
+   among neighbours: Xu and Tao 2019).
 3. Judgement, neighbour by neighbour: the place of the match is refined in each neighbour by itself, so that
    triangulation can tell whether the neighbours agree. The certainty is a product of five: how alike the windows are;
    whether there is a minimum at all; how far this neighbour's own place is from the common one; whether another depth
@@ -44,7 +44,7 @@ class PlaneSweepConfig:
 
     Attributes:
         size: longer side, px, at which photos are matched; larger ones are reduced to it. On fox (800 px), half the
-            size finds twice as many matches, about as exact in space: noise and blur shrink faster than the parallax does.
+            size finds twice as many matches, about as exact in space: noise and blur shrink faster than the parallax.
         stride: a match for every so manieth pixel of the reference at that size, in x and y (1 to 8).
         sweep_size: longer side, px, of the photos in the first sweep.
         hypothesis_px: spacing of its planes, px in the neighbour in which they move fastest.
@@ -72,7 +72,14 @@ class PlaneSweepConfig:
     max_slope: float = 4.0
 
     def __post_init__(self) -> None:
-        whole = {"size": (16, 16384), "stride": (1, 8), "sweep_size": (16, 4096), "hypotheses_max": (16, 1024), "radius": (1, 4), "rounds": (1, 32)}
+        whole = {
+            "size": (16, 16384),
+            "stride": (1, 8),
+            "sweep_size": (16, 4096),
+            "hypotheses_max": (16, 1024),
+            "radius": (1, 4),
+            "rounds": (1, 32),
+        }
         for name, (least, most) in whole.items():
             if not least <= getattr(self, name) <= most:
                 raise ConfigError(f"planesweep's {name} is {getattr(self, name)}; expected {least} to {most}.")
@@ -97,9 +104,7 @@ class _Level:
     def stereo(self, config: PlaneSweepConfig) -> Stereo:
         count = len(self.photos) - 1
         best = max(1, math.ceil(config.best * count))
-        return Stereo(
-            self.photos[0], self.photos[1:], config.radius, best, config.noise**2, self.stride, self.first
-        )
+        return Stereo(self.photos[0], self.photos[1:], config.radius, best, config.noise**2, self.stride, self.first)
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray]:
         """x [gw], y [gh] of the pixels with a depth: px with centres at +0.5."""
@@ -356,9 +361,7 @@ def _uniqueness(level: _Level, planes: np.ndarray, swept: _Swept) -> np.ndarray:
     return np.where(elsewhere, 0.0, _ramp((1.0 - rival) / np.maximum(1.0 - lowest, 1e-3), 0.95, 0.75))
 
 
-def _surroundings(
-    level: _Level, planes: np.ndarray, rate: np.ndarray, radius: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _surroundings(level: _Level, planes: np.ndarray, rate: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
     """How far a pixel's plane holds around it, and the plane's slopes from there.
 
     Windows that reach over the edge of a near thing give their pixels its depth: there, one side does not support. The
@@ -400,5 +403,3 @@ def _at_level(level: _Level, coarse: _Level) -> tuple[np.ndarray, np.ndarray]:
     x, y = level.pixels()
     columns = np.minimum((x * camera.width / finer.width).astype(int), camera.width - 1)
     return np.minimum((y * camera.height / finer.height).astype(int), camera.height - 1), columns
-
-
