@@ -26,9 +26,10 @@ class DenseConfig:
         matcher: finds the pixels of a reference in its neighbours; see `splatinit list`.
         matcher_settings: of the matcher, as key=value separated by commas.
         max_size: px, the longer side at which photos are matched and their colours read.
-        references: how references are chosen where there are more photos than ``max_references``. "coverage": the next
-            one sees most of what few have seen so far. "kmeans": the photos nearest to the centres of clusters of
-            poses (EDGS).
+        references: how references are chosen where there are more photos than ``max_references``. "kmeans": the photos
+            nearest to the centres of clusters of poses (EDGS). "coverage": the next one sees most of what few have seen
+            so far. With 6 and 12 of the 38 photos of a rendered table, the points came within 1 % of the extent of 79 %
+            and 85 % of the surface by "kmeans", of 74 % and 84 % by "coverage".
         max_references: at most that many references (EDGS: 180). Their matching is nearly all the time that it takes.
         neighbours: photos that each reference is matched with (EDGS: 3); fewer where fewer see the same.
         scout: where the scene has no points, small photos are matched first: the points that come of it choose the
@@ -60,7 +61,7 @@ class DenseConfig:
     matcher: str = "planesweep"
     matcher_settings: tuple[str, ...] = ()
     max_size: int = 640
-    references: str = "coverage"
+    references: str = "kmeans"
     max_references: int = 180
     neighbours: int = 4
     scout: bool = True

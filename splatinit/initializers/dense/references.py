@@ -10,7 +10,11 @@ from .rig import Rig
 # raw matrices, where scene units decide what weighs more, the place or the direction.
 DIRECTION_WEIGHT = 1.0
 ROUNDS = 50
-GAIN_LEFT = 0.5  # what a point that is covered once more is still worth
+GAIN_LEFT = 0.5  # what a point is still worth that was seen once more
+# Unit directions from a point: the middles of the faces and the corners of a cube, 55° and less from each other.
+_CUBE = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)], dtype=np.float64)
+SIDES = _CUBE[np.isin(np.abs(_CUBE).sum(axis=1), (1, 3))]
+SIDES /= np.linalg.norm(SIDES, axis=1, keepdims=True)
 
 
 def by_kmeans(rig: Rig, count: int, rng: np.random.Generator) -> list[int]:
@@ -55,19 +59,28 @@ def by_kmeans(rig: Rig, count: int, rng: np.random.Generator) -> list[int]:
 def by_coverage(rig: Rig, count: int, points: np.ndarray) -> list[int]:
     """``count`` cameras, ascending, chosen greedily: the next is the one that sees most of what few have seen so far.
 
-    A point that c chosen cameras see is worth 0.5ᶜ to the next; the sum over the points is submodular, so that the
-    greedy choice reaches 63 % of the best one's sum (Nemhauser et al. 1978).
+    What can be seen is a point from one of SIDES, for its far side is another surface. A camera sees it as well as it
+    is near, compared with the camera that sees it best. What was seen c times is worth 0.5ᶜ to the next; the sum is
+    submodular, so that the greedy choice reaches 63 % of the best one's (Nemhauser et al. 1978).
 
     Args:
         points: [p, 3] of the scene, or proxies of what the cameras see.
     """
     if count >= len(rig):
         return list(range(len(rig)))
-    sees = np.stack([rig.look(np.array([k]), points)[2][0] for k in range(len(rig))])
-    left = np.ones(len(points))
+    worth = np.zeros((len(rig), len(points)), np.float32)
+    side = np.zeros((len(rig), len(points)), np.int64)
+    for k in range(len(rig)):
+        _, z, seen = rig.look(np.array([k]), points)
+        worth[k, seen[0]] = rig.focal[k] / z[0, seen[0]]
+        side[k] = ((rig.center[k] - points) @ SIDES.T).argmax(axis=1)
+    worth /= np.maximum(worth.max(axis=0), 1e-30)
+    left = np.ones((len(points), len(SIDES)), np.float32)
+    each = np.arange(len(points))
     free = np.ones(len(rig), bool)
     for _ in range(count):
-        best = int(np.where(free, sees @ left, -1.0).argmax())
+        gain = [float((worth[k] * left[each, side[k]]).sum()) if free[k] else -1.0 for k in range(len(rig))]
+        best = int(np.argmax(gain))
         free[best] = False
-        left[sees[best]] *= GAIN_LEFT
+        left[each, side[best]] *= 1 - (1 - GAIN_LEFT) * worth[best]
     return np.flatnonzero(~free).tolist()
