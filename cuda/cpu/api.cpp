@@ -355,7 +355,7 @@ struct Stereo {
         grid.width = (reference->width - s->first + s->stride - 1) / s->stride;
         grid.height = (reference->height - s->first + s->stride - 1) / s->stride;
         grid.pitch = ((reference->width + s->stride - 1) / s->stride + 15) / 16 * 16 + 2 * kStereoPad;
-        views = {neighbours, count, s->best};
+        views = {neighbours, count, s->best, {}};
         grid.values = values.reserve(size_t(grid.rows() * grid.row_floats()));
         const size_t size = size_t(grid.height * grid.padded_width());
         grid.mean = statistics.reserve(3 * size);
@@ -377,6 +377,11 @@ int splat_cpu_stereo_sweep(const splat_stereo_view* reference, const splat_stere
     const int64_t floats = stereo_scratch(stereo.grid, count);
     Buffer<float> scratch, counted;
     stereo.grid.counted = counted.reserve(size_t(stereo.grid.height * stereo.grid.padded_width()));
+    Buffer<uint32_t> quads[kSweepViews];
+    for (int k = 0; k < count; ++k) {
+        stereo.views.quads[k] = quads[k].reserve(size_t(neighbours[k].height) * size_t(neighbours[k].width));
+        active()->stereo_quads(neighbours[k], quads[k].data, stereo.threads);
+    }
     active()->stereo_counted(stereo.grid, counted.data, stereo.threads);
     active()->stereo_sweep(stereo.grid, stereo.views, inverse_depths, hypotheses, cost,
                            scratch.reserve(size_t(stereo.threads * floats)), floats, stereo.threads);

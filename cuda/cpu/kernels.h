@@ -69,6 +69,7 @@ struct StereoGrid {
 struct StereoViews {
     const splat_stereo_view* view;
     int count, best;
+    const uint32_t* quads[kSweepViews];  // for the sweep: [height, width] of each view
 };
 
 // Which planes the search allows, and what it tries.
@@ -107,6 +108,8 @@ struct Kernels {
 
     // Fills the arrays of a StereoGrid.
     void (*stereo_prepare)(const StereoGrid&, int threads);
+    // Fills quads [height, width] of a neighbour; the last row and column have none.
+    void (*stereo_quads)(const splat_stereo_view&, uint32_t* quads, int threads);
     // Fills counted, of a grid of stride 1.
     void (*stereo_counted)(const StereoGrid&, float* counted, int threads);
     // cost [height, hypotheses, width] of a grid of stride 1; scratch [threads, scratch_floats], see stereo_scratch.

@@ -154,6 +154,18 @@ static inline vf log2(vf x) {
     return p * s + exponent;
 }
 
+static inline vu gather(const uint32_t* base, vi index) {
+#if defined(__AVX512F__)
+    return vu(_mm512_i32gather_epi32(__m512i(index), reinterpret_cast<const int*>(base), 4));
+#elif defined(__AVX2__)
+    return vu(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base), __m256i(index), 4));
+#else
+    vu numbers;
+    for (int i = 0; i < kLanes; ++i) numbers[i] = base[index[i]];
+    return numbers;
+#endif
+}
+
 // Two neighbouring 16-bit numbers per lane, from base[index] (low half) and base[index + 1] (high half): for bilinear samples.
 // One gather of 32 bits at an address of 16-bit steps.
 static inline vi gather_pairs(const uint16_t* base, vi index) {

@@ -6,6 +6,7 @@
 #include "splat/projection.h"
 #include "splat/sh.h"
 #include "splat/ssim.h"
+#include "splat/sweep.h"
 #include "splat/tiles.h"
 
 using namespace splat;

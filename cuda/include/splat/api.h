@@ -157,7 +157,7 @@ typedef struct {
 } splat_stereo_search;
 
 // Truncated ZNCC costs in [0, 1] of fronto-parallel planes: cost [h, hypotheses, w], stride 1 only. 1 to 16 neighbours. A view in
-// which a window is not wholly inside, or touches an unusable pixel, costs 1.
+// which a window is not wholly inside, or touches an unusable pixel, costs 1. Neighbours are read as 1 + round(254 grey).
 SPLAT_API int splat_cpu_stereo_sweep(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
                                      const splat_stereo_settings*, const float* inverse_depths, int hypotheses, float* cost);
 // Of costs [h, hypotheses, w], pixel by pixel [h, w]: the lowest; its hypothesis, with the vertex of the parabola through it and
