@@ -537,5 +537,5 @@ def test_the_rendered_table_by_plane_sweep(shared_data):
     score = score_cloud(begun.points.xyz, truth.xyz, (0.01 * scene.extent,))
     assert len(begun.points) == 10_000
     # Samples of the truth are 7 mm apart: 3 mm of the median are theirs.
-    assert score.thresholds[0].precision > 0.97 and score.accuracy_median < 0.006
+    assert score.thresholds[0].precision > 0.95 and score.accuracy_median < 0.006
     assert begun.points.normal is not None and np.allclose(np.linalg.norm(begun.points.normal, axis=1), 1, atol=1e-4)

@@ -34,7 +34,9 @@ class DenseConfig:
         neighbours: photos that each reference is matched with (EDGS: 3); fewer where fewer see the same.
         scout: where the scene has no points, small photos are matched first: the points that come of it choose the
             neighbours and bound the depths. Off: both are guessed from the cameras alone.
-        min_certainty: a match below it counts as none (EDGS: 0.05).
+        min_certainty: a match below it counts as none (EDGS: 0.05). Of 19 photos of a rendered table, with 0.05, 0.2
+            and 0.4: 96.5 %, 97.7 % and 99.0 % of the points lie within 1 % of the extent of the surface, and they come
+            that near to 85 %, 84 % and 81 % of it.
         min_views: photos that must agree on a point, with the reference (EDGS: 2).
         agreement: share of the neighbours with a certain match that must agree on the point.
         min_angle: degrees between the rays of the two photos that see a point most differently.
@@ -65,7 +67,7 @@ class DenseConfig:
     max_references: int = 180
     neighbours: int = 4
     scout: bool = True
-    min_certainty: float = 0.05
+    min_certainty: float = 0.2
     min_views: int = 2
     agreement: float = 0.5
     min_angle: float = 1.0
