@@ -31,7 +31,7 @@ from .triangulation import KEPT, REASONS
 
 # How many times its share a reference samples: some fail a gate or are duplicates, and some references have few.
 SPARE = 2
-POINT_BYTES = 600  # measured peak per point of count: SPARE candidates of 48 bytes, and sorting them
+POINT_BYTES = 600  # estimated peak per point of count: SPARE candidates of 48 bytes, and sorting them
 # The scout: photos of this size (px), so many of them, each with so many neighbours and samples.
 SCOUT_SIZE, SCOUT_REFERENCES, SCOUT_NEIGHBOURS, SCOUT_SAMPLES = 128, 16, 3, 500
 SCOUT_ENOUGH = 200  # points; with fewer the cameras are the better guess
