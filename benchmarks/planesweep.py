@@ -4,7 +4,7 @@
 
 A unit is one hypothesis of one pixel in one neighbour. The sweep's units cost one bilinear sample each (the sums of a
 window are shared), the search's one sample per pixel of the window. The least a sample costs is its memory reads,
-gathered for a vector of pixels at places that differ from lane to lane (one gather in the sweep, two in the search): the
+gathered for a vector of pixels at places that differ from lane to lane: one gather in the sweep, two in the search. The
 roofline is a bare loop of gathers over a photo in cache, with -O3 -march=native, on one thread, times the number of
 threads. It counts no arithmetic, so no real loop reaches it. A busy machine shows between best and median.
 """
@@ -87,8 +87,8 @@ int main() {
 """
 
 
-def gathers_per_second() -> float | None:
-    """32-bit numbers gathered per second by a bare loop on one thread; None where it cannot be compiled."""
+def gathers_per_second() -> float:
+    """32-bit numbers gathered per second by a bare loop on one thread; 0 where it cannot be compiled."""
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder) / "floor.cpp", Path(folder) / "floor"
         source.write_text(FLOOR)
@@ -96,7 +96,7 @@ def gathers_per_second() -> float | None:
         try:
             subprocess.run(build, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError):
-            return None
+            return 0.0
         return float(subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()[0])
 
 
@@ -114,8 +114,8 @@ def seconds(run: Callable[[], object], repeats: int) -> tuple[float, float]:
 def stages(console: Console, repeats: int) -> None:
     rng = np.random.default_rng(0)
     threads = native.build_info()["threads"]
-    gathered = gathers_per_second()
-    bound_text = "not measured" if gathered is None else f"{gathered * threads / 1e6:.0f} M/s"
+    bound = threads * gathers_per_second()
+    bound_text = f"{bound / 1e6:.0f} M/s" if bound else "not measured"
     table = Table(title="stages", caption=f"bare gathers on {threads} threads: {bound_text}")
     for column in ("stage", "size", "best ms", "median ms", "M px × 64 × 3 /s", "M samples/s", "of the roofline"):
         table.add_column(column, justify="left" if column in ("stage", "size") else "right")
@@ -134,7 +134,7 @@ def stages(console: Console, repeats: int) -> None:
             f"{1e3 * spent[1]:.1f}",
             "–" if units is None else f"{units / spent[0] / (64 * 3) / 1e6:.2f}",
             f"{rate / 1e6:.0f}" if samples else "–",
-            f"{100 * rate * GATHERS[stage] / (gathered * threads):.0f} %" if samples and gathered else "–",
+            f"{100 * rate * GATHERS[stage] / bound:.0f} %" if samples and bound else "–",
         )
 
     for width, height in ((256, 144), (400, 225), (800, 450)):
@@ -149,7 +149,8 @@ def stages(console: Console, repeats: int) -> None:
     planes[0] = 0.5
     stereo = Stereo(photo(400, 225, None), [photo(400, 225, s) for s in (9.0, -8.0, 5.0)], 3, 2)
     units = 400 * 225 * 3
-    row("search", "400×225, one plane, 3 neighbours, 7×7", seconds(lambda: stereo.costs(planes), repeats), units, units * 49)
+    spent = seconds(lambda: stereo.costs(planes), repeats)
+    row("search", "400×225, one plane, 3 neighbours, 7×7", spent, units, units * 49)
     console.print(table)
 
 

@@ -680,6 +680,97 @@ void check_refusals() {
     splat_cpu_workspace_destroy(nullptr);
 }
 
+// What stereo makes of photos that end where their memory ends, of ordinary and hostile maps between them.
+struct StereoOutcome {
+    Floats sweep, lowest, position, rival, planes, cost, costs, rate;
+};
+
+StereoOutcome run_stereo(const Guarded<uint16_t>& photo, const std::vector<Guarded<uint16_t>*>& others, int width, int height,
+                         const std::vector<splat_stereo_view>& views, int radius, int stride, int threads, unsigned char fill) {
+    splat_cpu_set_threads(threads);
+    constexpr int kPlanes = 5;
+    const splat_stereo_view reference = {photo.data(), width, height, 1, {}};
+    const int count = int(views.size());
+    const splat_stereo_settings dense = {radius, (count + 1) / 2, 1, 0, 1e-4f};
+    const splat_stereo_settings sparse = {radius, (count + 1) / 2, stride, stride - 1 < width && stride - 1 < height ? stride - 1 : 0,
+                                          1e-4f};
+    const int gw = (width - sparse.first + stride - 1) / stride, gh = (height - sparse.first + stride - 1) / stride;
+    const size_t pixels = size_t(width) * size_t(height), grid = size_t(gw) * size_t(gh);
+    const Guarded<float> depths(Floats{0.0f, 0.2f, 0.5f, 1.0f, 3.0f});
+    Guarded<float> sweep(pixels * kPlanes, fill), lowest(pixels, fill), position(pixels, fill), rival(pixels, fill);
+    expect(splat_cpu_stereo_sweep(&reference, views.data(), count, &dense, depths.data(), kPlanes, sweep.data()) == SPLAT_OK,
+           "sweep was refused");
+    expect(splat_cpu_stereo_minima(sweep.data(), height, kPlanes, width, lowest.data(), position.data(), rival.data()) == SPLAT_OK,
+           "minima were refused");
+    Floats start(3 * grid, 0.0f);
+    std::fill_n(start.begin(), grid, 0.5f);
+    Guarded<float> planes(start), cost(grid, fill), costs(3 * size_t(count) * grid, fill), rate(grid, fill);
+    const splat_stereo_search search = {0.01f, 3.0f, 0.2f, 8, 1};
+    const float steps[2] = {1.0f, 0.5f};
+    expect(splat_cpu_stereo_search(&reference, views.data(), count, &sparse, &search, steps, 2, planes.data(), cost.data()) == SPLAT_OK,
+           "search was refused");
+    expect(splat_cpu_stereo_costs(&reference, views.data(), count, &sparse, planes.data(), 0.5f, costs.data(), rate.data()) == SPLAT_OK,
+           "costs were refused");
+    const Guarded<float>* outputs[] = {&sweep, &lowest, &position, &rival, &planes, &cost, &costs, &rate};
+    for (const Guarded<float>* output : outputs) expect(output->intact(), "stereo wrote beside an output");
+    for (const Guarded<float>* output : {&sweep, &lowest, &rival, &cost, &costs})
+        for (size_t i = 0; i < output->size(); ++i)
+            expect(output->data()[i] >= 0 && output->data()[i] <= 1, "a cost of %g", double(output->data()[i]));
+    expect(photo.intact(), "stereo wrote into the reference");
+    for (const Guarded<uint16_t>* other : others) expect(other->intact(), "stereo wrote into a neighbour");
+    const auto copy = [](const Guarded<float>& values) { return Floats(values.data(), values.data() + values.size()); };
+    return {copy(sweep), copy(lowest), copy(position), copy(rival), copy(planes), copy(cost), copy(costs), copy(rate)};
+}
+
+void check_stereo() {
+    const std::string before = where;
+    Random random{77};
+    const int sizes[][2] = {{2, 2}, {3, 17}, {33, 5}, {40, 31}, {16, 16}, {65, 2}};
+    const float kMaps[][12] = {
+        {1, 0, 0, 6, 0, 1, 0, 1, 0, 0, 1, 0},
+        {0.98f, 0.03f, 1, -5, -0.02f, 1.01f, 0, 3, 1e-4f, 0, 1, 0.2f},
+        {-1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0},
+        {kNan, 0, 0, 0, 0, kNan, 0, 0, 0, 0, kNan, 0},
+        {kInf, 0, 0, 0, 0, kInf, 0, 0, 0, 0, 1, 0},
+        {3e38f, 0, 0, 0, 0, 3e38f, 0, 0, 0, 0, 1e-30f, 3e38f},
+        {1, 0, 0, 1e9f, 0, 1, 0, -1e9f, 0, 0, 1, -0.4f},
+    };
+    int index = 0;
+    for (const auto& size : sizes) {
+        const int width = size[0], height = size[1], radius = 1 + index % 4, stride = 1 + index % 3;
+        where = before + ", stereo " + std::to_string(width) + "x" + std::to_string(height);
+        const auto make = [&](int w, int h) {
+            auto photo = std::make_unique<Guarded<uint16_t>>(size_t(w) * size_t(h), 0);
+            for (size_t i = 0; i < photo->size(); ++i) photo->data()[i] = random.uniform(0, 1) < 0.02f ? 0 : uint16_t(random.next() | 1);
+            return photo;
+        };
+        const auto photo = make(width, height);
+        std::vector<std::unique_ptr<Guarded<uint16_t>>> others;
+        std::vector<Guarded<uint16_t>*> pointers;
+        std::vector<splat_stereo_view> views;
+        for (const auto& map : kMaps) {
+            const int w = 2 + int(random.next() % 50), h = 2 + int(random.next() % 50);
+            others.push_back(make(w, h));
+            pointers.push_back(others.back().get());
+            splat_stereo_view view = {others.back()->data(), w, h, int(views.size()) % 2 == 0, {}};
+            std::memcpy(view.from_reference, map, sizeof(map));
+            views.push_back(view);
+        }
+        const StereoOutcome want = run_stereo(*photo, pointers, width, height, views, radius, stride, 1, 0x00);
+        for (int threads : {2, 3, 7}) {
+            const StereoOutcome got = run_stereo(*photo, pointers, width, height, views, radius, stride, threads, 0xff);
+            const Floats StereoOutcome::*members[] = {&StereoOutcome::sweep,  &StereoOutcome::lowest, &StereoOutcome::position,
+                                                      &StereoOutcome::rival,  &StereoOutcome::planes, &StereoOutcome::cost,
+                                                      &StereoOutcome::costs,  &StereoOutcome::rate};
+            for (size_t m = 0; m < 8; ++m)
+                expect(same_bits((want.*members[m]).data(), (got.*members[m]).data(), (want.*members[m]).size()),
+                       "output %zu differs with %d threads", m, threads);
+        }
+        ++index;
+    }
+    where = before;
+}
+
 // Two callers at once, each with a workspace of its own.
 void check_callers() {
     where += ", two callers at once";
@@ -743,6 +834,7 @@ int main(int argc, char** argv) {
     check_loss(used.handle);
     check_adam();
     check_exponential();
+    check_stereo();
     check_callers();
     std::printf("%s: %s: %zu cases, %ld checks: %s\n", splat_cpu_version(), level, cases.size(), checks,
                 failures ? "FAILED" : "ok");
