@@ -138,7 +138,7 @@ class PlaneSweep:
         inverse_range = 1.0 / far, 1.0 / near
         chosen = _with_parallax(reference, neighbours, inverse_range, config)
         if not chosen:
-            return _nothing(len(neighbours))
+            return _no_matches(len(neighbours))
         views = [reference, *(neighbours[k] for k in chosen)]
         greys = [_grey(view) for view in views]
         sizes = _pyramid(reference, config)
@@ -179,7 +179,7 @@ def _checked(
     return depth_range
 
 
-def _nothing(neighbours: int) -> Matches:
+def _no_matches(neighbours: int) -> Matches:
     return Matches(np.empty((0, 2)), np.empty((neighbours, 0, 2)), np.empty((neighbours, 0)), np.empty((0, 3)))
 
 
