@@ -389,7 +389,7 @@ def render(
             progress=progress,
         )
 
-    written, _ = watched(work)
+    written, _ = watched(work, resumes=False)
     show_files(make_console(), written)
 
 

@@ -119,13 +119,16 @@ class ConsoleProgress:
 class Stopped(KeyboardInterrupt):
     """SIGINT or SIGTERM came where nothing has to be saved first: what was finished is on disk."""
 
-    def __init__(self, signum: int, stage: str | None = None) -> None:
+    def __init__(self, signum: int, stage: str | None = None, *, resumes: bool = True) -> None:
+        """resumes: the command goes on where it was stopped, when it is given again."""
         super().__init__(signal.Signals(signum).name)
-        self.signum, self.stage = signum, stage
+        self.signum, self.stage, self.resumes = signum, stage, resumes
 
     def told(self) -> str:
         """What the user should know."""
         where = f" during '{self.stage}'" if self.stage else ""
+        if not self.resumes:
+            return f"Stopped by {self}{where}. No half file is left; the same command starts again."
         return f"Stopped by {self}{where}. Every finished step is kept; the same command goes on from there."
 
 
@@ -141,12 +144,16 @@ class Interrupts:
 
     GRACE = 2.0
 
-    def __init__(self, progress: ConsoleProgress) -> None:
+    def __init__(self, progress: ConsoleProgress, *, resumes: bool = True) -> None:
         self.signum: int | None = None
+        self._resumes = resumes
         self.raised: Stopped | None = None
         self._progress = progress
         self._before: dict[int, Any] = {}
         self._reader, self._writer = socket.socketpair()
+
+    def _stopped(self, signum: int) -> Stopped:
+        return Stopped(signum, self._progress.stage, resumes=self._resumes)
 
     def __enter__(self) -> Interrupts:
         # The kernel's side of a signal writes its number here, whatever the interpreter is busy with.
@@ -173,7 +180,7 @@ class Interrupts:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self._progress.stage != "train" or self.signum is not None:
-            self.raised = Stopped(signum, self._progress.stage)
+            self.raised = self._stopped(signum)
             raise self.raised
         self.signum = signum
         self._progress.note(f"{signal.Signals(signum).name}: writing a checkpoint, then stopping (again: at once)")
@@ -204,7 +211,7 @@ class Interrupts:
     def _end(self, signum: int) -> None:
         def tell() -> None:
             self._progress.restore()
-            self._progress.console.print(Stopped(signum, self._progress.stage).told(), markup=False, soft_wrap=True)
+            self._progress.console.print(self._stopped(signum).told(), markup=False, soft_wrap=True)
 
         # In a thread, because a terminal that takes no more text must not hold the end up.
         last_words = threading.Thread(target=tell, daemon=True)
@@ -213,9 +220,11 @@ class Interrupts:
         os._exit(128 + signum)
 
 
-def watched(work: Callable[[ConsoleProgress, Interrupts], Any]) -> tuple[Any, int | None]:
+def watched(
+    work: Callable[[ConsoleProgress, Interrupts], Any], *, resumes: bool = True
+) -> tuple[Any, int | None]:
     """Run ``work(progress, stop)``, signals caught: its result, and the signal that stopped it."""
-    with ConsoleProgress(make_console(stderr=True)) as progress, Interrupts(progress) as stop:
+    with ConsoleProgress(make_console(stderr=True)) as progress, Interrupts(progress, resumes=resumes) as stop:
         try:
             result = work(progress, stop)
         except Exception as error:

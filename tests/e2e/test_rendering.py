@@ -150,6 +150,7 @@ def test_an_interrupt_ends_the_command_and_leaves_no_half_file(splat, tmp_path, 
         os.killpg(child.pid, signal.SIGINT)  # as a terminal does it: to all processes of the command
         told, _ = child.communicate(timeout=30)
     assert child.returncode == 130 and "Stopped by SIGINT during 'render'" in told, told
+    assert "No half file is left; the same command starts again." in told
     left = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
     assert out == "frames" or left == []
     for file in left:
