@@ -1,16 +1,18 @@
 """Points from their pixels in several photos: linear, then least squares of the reprojection error over all that agree.
 
-Batched over points in double precision. World coordinates are taken relative to the first camera, so that far scenes
-lose no digits.
+Batched over points, in torch and in double precision. World coordinates are taken relative to the first camera, so that
+far scenes lose no digits. Points lie along the last axis, [3, m]: then everything is arithmetic of long rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .neighbours import angles_between
+if TYPE_CHECKING:
+    import torch
 
 # Before its refinement a point may miss a photo by this many times the allowed error.
 BEFORE = 3.0
@@ -76,181 +78,205 @@ def triangulate(
         min_views: photos that must agree, with the first.
         agreement: share of the other photos with a match that must agree.
     """
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float64, device=device)
+
     v, m = px.shape[:2]
-    px = np.asarray(px, dtype=np.float64)
-    weight = np.where(np.isfinite(px).all(axis=2) & np.isfinite(weight), weight, 0.0)
-    matched = weight > 0
-    px = np.where(matched[..., None], px, 0.0)
     centers = -np.einsum("vji,vj->vi", pose[:, :3, :3], pose[:, :3, 3])
     origin = centers[0].copy()
-    centers = centers - origin
-    R = pose[:, :3, :3]
-    t = -np.einsum("vij,vj->vi", R, centers)
-    cams = _Cameras(K, R, t, centers)
-    rays = cams.rays(px)
+    cams = _Cameras(tensor(K), tensor(pose[:, :3, :3]), tensor(centers - origin))
+    at = tensor(px.transpose(0, 2, 1))
+    w = tensor(weight)
+    w = torch.where(at.isfinite().all(1) & w.isfinite(), w, 0.0)
+    matched = w > 0
+    at = torch.where(matched[:, None], at, 0.0)
 
-    best, best_score = np.full((m, 3), np.nan), np.zeros(m)
+    rays = cams.rays(at)
+    best = torch.full((3, m), torch.nan, dtype=torch.float64, device=device)
+    best_score = torch.zeros(m, dtype=torch.float64, device=device)
+    limit = (BEFORE * max_error) ** 2
     for j in range(1, v):
-        proposal = _midpoint(centers, rays, [0, j])
-        proposal[~(matched[0] & matched[j])] = np.nan
-        error2 = cams.errors2(proposal, px)
-        limit = (BEFORE * max_error) ** 2
-        score = (weight[1:] * np.clip(1 - error2[1:] / limit, 0, None)).sum(axis=0)
-        score[~(error2[0] < limit)] = 0.0
-        better = score > best_score
-        best[better], best_score[better] = proposal[better], score[better]
+        proposal = _midpoint(cams.centers[[0, j]], rays[[0, j]])
+        error2 = torch.where(matched[j] & matched[0], cams.errors2(proposal, at), torch.inf)
+        score = (w[1:] * (1 - error2[1:] / limit).clamp(min=0)).sum(0)
+        better = (error2[0] < limit) & (score > best_score)
+        best, best_score = torch.where(better, proposal, best), torch.where(better, score, best_score)
 
-    used = matched & (cams.errors2(best, px) <= (BEFORE * max_error) ** 2)
-    xyz = _refine(cams, px, np.where(used, weight, 0.0), best, max_error)
-    used = matched & (cams.errors2(xyz, px) <= max_error**2)
-    xyz = _refine(cams, px, np.where(used, weight, 0.0), xyz, max_error)
-    error2 = cams.errors2(xyz, px)
+    used = matched & (cams.errors2(best, at) <= limit)
+    xyz = _refine(cams, at, torch.where(used, w, 0.0), best, max_error)
+    used = matched & (cams.errors2(xyz, at) <= max_error**2)
+    xyz = _refine(cams, at, torch.where(used, w, 0.0), xyz, max_error)
+    error2 = cams.errors2(xyz, at)
     used = matched & (error2 <= max_error**2)
 
-    count = used.sum(axis=0)
-    error = np.sqrt(np.where(used, error2, 0.0).sum(axis=0) / np.maximum(count, 1))
-    towards = xyz - centers[:, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        towards /= np.linalg.norm(towards, axis=2, keepdims=True)
-    angle = np.zeros(m)
-    for i in range(v):
-        for j in range(i + 1, v):
-            both = used[i] & used[j]
-            angle[both] = np.maximum(angle[both], angles_between(towards[i, both], towards[j, both]))
+    count = used.sum(0)
+    error = (torch.where(used, error2, 0.0).sum(0) / count.clamp(min=1)).sqrt()
+    towards = xyz - cams.centers[:, :, None]
+    towards = towards / towards.norm(dim=1, keepdim=True)
+    angle = _largest_angle(towards, used)
     sigma = _sigma(cams, used, xyz, towards[0])
 
-    outcome = np.full(m, KEPT)
-    others = matched[1:].sum(axis=0)
-    few = ~used[0] | (count < min_views) | (used[1:].sum(axis=0) < agreement * others)
+    others = matched[1:].sum(0)
+    few = ~used[0] | (count < min_views) | (used[1:].sum(0) < agreement * others)
+    outcome = torch.full((m,), KEPT, device=device)
     outcome[angle < min_angle] = ANGLE
     outcome[few] = ERROR
-    outcome[~np.isfinite(xyz).all(axis=1)] = BEHIND
+    outcome[~xyz.isfinite().all(0)] = BEHIND
     outcome[~matched[0] | (others == 0)] = NO_MATCH
+    found = (xyz.T.contiguous(), used, error, angle, sigma, outcome)
+    xyz, used, error, angle, sigma, outcome = (each.cpu().numpy() for each in found)
     return Triangulated(xyz + origin, used, error, angle, sigma, outcome)
 
 
 @dataclass(frozen=True)
 class _Cameras:
-    K: np.ndarray  # [v, 3, 3]
-    R: np.ndarray  # [v, 3, 3]
-    t: np.ndarray  # [v, 3]
-    centers: np.ndarray  # [v, 3]
+    K: torch.Tensor  # [v, 3, 3]
+    R: torch.Tensor  # [v, 3, 3]
+    centers: torch.Tensor  # [v, 3]
 
-    def rays(self, px: np.ndarray) -> np.ndarray:
-        """Unit directions [v, m, 3] of pixels [v, m, 2] in world coordinates."""
-        cam = np.ones((*px.shape[:2], 3))
-        cam[..., 0] = (px[..., 0] - self.K[:, None, 0, 2]) / self.K[:, None, 0, 0]
-        cam[..., 1] = (px[..., 1] - self.K[:, None, 1, 2]) / self.K[:, None, 1, 1]
-        world = np.einsum("vji,vmj->vmi", self.R, cam)
-        return world / np.linalg.norm(world, axis=2, keepdims=True)
+    def rays(self, px: torch.Tensor) -> torch.Tensor:
+        """Unit directions [v, 3, m] of pixels [v, 2, m] in world coordinates."""
+        import torch
 
-    def place(self, j: int, xyz: np.ndarray) -> np.ndarray:
-        """Points [m, 3] in the coordinates of camera j."""
-        return xyz @ self.R[j].T + self.t[j]
+        x = (px[:, 0] - self.K[:, 0, 2, None]) / self.K[:, 0, 0, None]
+        y = (px[:, 1] - self.K[:, 1, 2, None]) / self.K[:, 1, 1, None]
+        world = self.R.mT @ torch.stack([x, y, torch.ones_like(x)], dim=1)
+        return world / world.norm(dim=1, keepdim=True)
 
-    def errors2(self, xyz: np.ndarray, px: np.ndarray) -> np.ndarray:
-        """[v, m] squared px between projections and ``px`` [v, m, 2]; infinite behind the camera and for NaN."""
-        out = np.empty(px.shape[:2])
-        for j in range(len(px)):
-            cam = self.place(j, xyz)
-            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-                dx = self.K[j, 0, 0] * cam[:, 0] / cam[:, 2] + self.K[j, 0, 2] - px[j, :, 0]
-                dy = self.K[j, 1, 1] * cam[:, 1] / cam[:, 2] + self.K[j, 1, 2] - px[j, :, 1]
-                out[j] = np.where(cam[:, 2] > 0, dx**2 + dy**2, np.inf)
-        return np.nan_to_num(out, nan=np.inf, posinf=np.inf)
+    def project(self, xyz: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Points [3, m] as x / z and y / z, and depth z, [v, m] each; NaN where z is not positive."""
+        import torch
 
-    def jacobian(self, j: int, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Projection [m, 2] of points in camera j, its derivatives [m, 2, 3] by the point, and depth [m]."""
-        cam = self.place(j, xyz)
-        fx, fy = self.K[j, 0, 0], self.K[j, 1, 1]
-        z = np.where(cam[:, 2] > 0, cam[:, 2], np.nan)
-        x, y = cam[:, 0] / z, cam[:, 1] / z
-        J = np.empty((len(xyz), 2, 3))
-        J[:, 0] = (fx / z)[:, None] * (self.R[j, 0] - x[:, None] * self.R[j, 2])
-        J[:, 1] = (fy / z)[:, None] * (self.R[j, 1] - y[:, None] * self.R[j, 2])
-        return np.stack([fx * x + self.K[j, 0, 2], fy * y + self.K[j, 1, 2]], axis=1), J, z
+        cam = self.R @ (xyz - self.centers[:, :, None])
+        z = torch.where(cam[:, 2] > 0, cam[:, 2], torch.nan)
+        return cam[:, 0] / z, cam[:, 1] / z, z
+
+    def residuals(self, x: torch.Tensor, y: torch.Tensor, px: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """px [v, m] in both axes between x / z and y / z, as of :meth:`project`, and ``px`` [v, 2, m]."""
+        u = self.K[:, 0, 0, None] * x + self.K[:, 0, 2, None] - px[:, 0]
+        return u, self.K[:, 1, 1, None] * y + self.K[:, 1, 2, None] - px[:, 1]
+
+    def errors2(self, xyz: torch.Tensor, px: torch.Tensor) -> torch.Tensor:
+        """[v, m] squared px between projections and ``px`` [v, 2, m]; infinite behind the camera and for NaN."""
+        import torch
+
+        x, y, _ = self.project(xyz)
+        u, v = self.residuals(x, y, px)
+        return torch.nan_to_num(u * u + v * v, nan=torch.inf)
+
+    def jacobian(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Derivatives [v, 3, m] of the projection's two pixel coordinates by the point, from :meth:`project`."""
+        across, down, forward = self.R[:, 0, :, None], self.R[:, 1, :, None], self.R[:, 2, :, None]
+        du = (self.K[:, 0, 0, None] / z)[:, None] * (across - x[:, None] * forward)
+        return du, (self.K[:, 1, 1, None] / z)[:, None] * (down - y[:, None] * forward)
 
 
-def _midpoint(centers: np.ndarray, rays: np.ndarray, views: list[int]) -> np.ndarray:
-    """[m, 3] the points nearest to the rays of ``views``, by least squares; NaN where rays are parallel.
+# Symmetric 3×3 matrices are six rows: xx, xy, xz, yy, yz, zz.
+_PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+
+
+def _midpoint(centers: torch.Tensor, rays: torch.Tensor) -> torch.Tensor:
+    """[3, m] the points nearest to lines from ``centers`` [k, 3] along ``rays`` [k, 3, m]; NaN where rays are parallel.
 
     The sum of squared distances to the lines is quadratic in the point: Σ (I − d dᵀ) X = Σ (I − d dᵀ) C.
     """
-    A, b = 0.0, 0.0
-    for j in views:
-        across = np.eye(3) - rays[j, :, :, None] * rays[j, :, None, :]
-        A, b = A + across, b + across @ centers[j]
-    return _solve(A, b)
+    import torch
+
+    A = torch.stack([float(i == j) * len(rays) - (rays[:, i] * rays[:, j]).sum(0) for i, j in _PAIRS])
+    along = (rays * centers[:, :, None]).sum(1, keepdim=True)
+    return _solve(A, (centers[:, :, None] - along * rays).sum(0))
 
 
-def _solve(A: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """x [m, 3] of A x = b for symmetric A [m, 3, 3] by cofactors; NaN where A is singular (numpy would raise)."""
+def _solve(A: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """x [3, m] of A x = b for symmetric A [6, m] by cofactors; NaN where A is singular (torch would raise)."""
+    import torch
+
     inverse, regular = _inverse(A)
-    x = np.einsum("mij,mj->mi", inverse, b)
-    x[~regular] = np.nan
-    return x
+    xx, xy, xz, yy, yz, zz = inverse
+    x = torch.stack(
+        [xx * b[0] + xy * b[1] + xz * b[2], xy * b[0] + yy * b[1] + yz * b[2], xz * b[0] + yz * b[1] + zz * b[2]]
+    )
+    return torch.where(regular, x, torch.nan)
 
 
-def _inverse(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse [m, 3, 3] of symmetric matrices, and which of them [m] have one."""
-    a, b, c = A[:, 0, 0], A[:, 0, 1], A[:, 0, 2]
-    d, e, f = A[:, 1, 1], A[:, 1, 2], A[:, 2, 2]
-    adjugate = np.empty_like(A)
-    adjugate[:, 0, 0] = d * f - e * e
-    adjugate[:, 0, 1] = adjugate[:, 1, 0] = c * e - b * f
-    adjugate[:, 0, 2] = adjugate[:, 2, 0] = b * e - c * d
-    adjugate[:, 1, 1] = a * f - c * c
-    adjugate[:, 1, 2] = adjugate[:, 2, 1] = b * c - a * e
-    adjugate[:, 2, 2] = a * d - b * b
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        determinant = a * adjugate[:, 0, 0] + b * adjugate[:, 0, 1] + c * adjugate[:, 0, 2]
-        regular = determinant > SINGULAR * ((a + d + f) / 3) ** 3
-        return adjugate / np.where(regular, determinant, 1.0)[:, None, None], regular
+def _inverse(A: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inverse [6, m] of symmetric matrices, and which of them [m] have one."""
+    import torch
+
+    a, b, c, d, e, f = A
+    xx, xy, xz = d * f - e * e, c * e - b * f, b * e - c * d
+    determinant = a * xx + b * xy + c * xz
+    regular = determinant > SINGULAR * ((a + d + f) / 3) ** 3
+    adjugate = torch.stack([xx, xy, xz, a * f - c * c, b * c - a * e, a * d - b * b])
+    return adjugate / torch.where(regular, determinant, 1.0), regular
 
 
-def _refine(cams: _Cameras, px: np.ndarray, weight: np.ndarray, xyz: np.ndarray, scale: float) -> np.ndarray:
+def _refine(cams: _Cameras, px: torch.Tensor, weight: torch.Tensor, xyz: torch.Tensor, scale: float) -> torch.Tensor:
     """Gauss-Newton with Cauchy weights 1 / (1 + e² / scale²). A step that makes the cost larger is not taken, and its
     point is done. ``weight`` [v, m], 0 for photos that do not count."""
-    xyz = xyz.copy()
-    todo = np.flatnonzero(np.isfinite(xyz).all(axis=1) & ((weight > 0).sum(axis=0) >= 2))
-    cost = _cost(cams, px[:, todo], weight[:, todo], xyz[todo], scale)
+    import torch
+
+    xyz = xyz.clone()
+    todo = (xyz.isfinite().all(0) & ((weight > 0).sum(0) >= 2)).nonzero()[:, 0]
+    now, at, w = xyz[:, todo], px[:, :, todo], weight[:, todo]
+    seen = cams.project(now)
+    cost = _cost(cams.residuals(seen[0], seen[1], at), w, scale)
     for _ in range(STEPS):
         if len(todo) == 0:
             break
-        now, w = xyz[todo], weight[:, todo]
-        A, b = np.zeros((len(todo), 3, 3)), np.zeros((len(todo), 3))
-        for j in range(len(px)):
-            seen, J, _ = cams.jacobian(j, now)
-            r = seen - px[j, todo]
-            use = w[j] > 0
-            r2 = (r**2).sum(axis=1)
-            robust = np.where(use, w[j] / (1 + r2 / scale**2), 0.0)
-            J, r = np.where(use[:, None, None], J, 0.0), np.where(use[:, None], r, 0.0)
-            JW = J * robust[:, None, None]
-            A += np.einsum("mki,mkj->mij", JW, J)
-            b += np.einsum("mki,mk->mi", JW, r)
-        moved = now - _solve(A, b)
-        new = _cost(cams, px[:, todo], w, moved, scale)
+        ru, rv = cams.residuals(seen[0], seen[1], at)
+        du, dv = cams.jacobian(*seen)
+        use = w > 0
+        robust = torch.where(use, w / (1 + (ru * ru + rv * rv) / scale**2), 0.0)
+        # A photo that does not count may have the point behind it: its NaN must not be multiplied by 0.
+        du, dv = torch.where(use[:, None], du, 0.0), torch.where(use[:, None], dv, 0.0)
+        ru, rv = torch.where(use, ru, 0.0), torch.where(use, rv, 0.0)
+        wu, wv = du * robust[:, None], dv * robust[:, None]
+        A = torch.stack([(wu[:, i] * du[:, j] + wv[:, i] * dv[:, j]).sum(0) for i, j in _PAIRS])
+        moved = now - _solve(A, (wu * ru[:, None] + wv * rv[:, None]).sum(0))
+        seen = cams.project(moved)
+        new = _cost(cams.residuals(seen[0], seen[1], at), w, scale)
         better = new < cost
-        xyz[todo[better]] = moved[better]
-        todo, cost = todo[better], new[better]
+        xyz[:, todo[better]] = moved[:, better]
+        todo, now, cost, w, at = todo[better], moved[:, better], new[better], w[:, better], at[:, :, better]
+        seen = tuple(each[:, better] for each in seen)
     return xyz
 
 
-def _cost(cams: _Cameras, px: np.ndarray, weight: np.ndarray, xyz: np.ndarray, scale: float) -> np.ndarray:
-    """[m] Σ w log(1 + e² / scale²); infinite where a photo that counts has the point behind it."""
-    error2 = cams.errors2(xyz, px)
-    return np.where(weight > 0, weight * np.log1p(np.where(weight > 0, error2, 0.0) / scale**2), 0.0).sum(axis=0)
+def _cost(residuals: tuple[torch.Tensor, torch.Tensor], weight: torch.Tensor, scale: float) -> torch.Tensor:
+    """[m] Σ w log(1 + e² / scale²); not finite where a photo that counts has the point behind it."""
+    import torch
+
+    u, v = residuals
+    return torch.where(weight > 0, weight * ((u * u + v * v) / scale**2).log1p(), 0.0).sum(0)
 
 
-def _sigma(cams: _Cameras, used: np.ndarray, xyz: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """[m] standard deviation along ``along`` [m, 3] for 1 px, infinite where the photos used do not fix it."""
-    A = np.zeros((len(xyz), 3, 3))
-    for j in range(len(used)):
-        _, J, _ = cams.jacobian(j, xyz)
-        J = np.where(used[j][:, None, None], J, 0.0)
-        A += np.einsum("mki,mkj->mij", J, J)
+def _largest_angle(towards: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    """[m] degrees, largest angle between unit ``towards`` [v, 3, m] of photos ``used`` [v, m]; 0 for fewer than two.
+
+    From the distance of the directions' ends: exact for tiny angles, where the arc cosine is not.
+    """
+    import torch
+
+    chord = torch.zeros_like(towards[0, 0])
+    for i in range(len(used)):
+        for j in range(i + 1, len(used)):
+            apart = (towards[i] - towards[j]).norm(dim=0)
+            chord = torch.where(used[i] & used[j], torch.maximum(chord, apart), chord)
+    return torch.rad2deg(2 * (chord / 2).clamp(max=1).asin())
+
+
+def _sigma(cams: _Cameras, used: torch.Tensor, xyz: torch.Tensor, along: torch.Tensor) -> torch.Tensor:
+    """[m] standard deviation along ``along`` [3, m] for 1 px, infinite where the photos used do not fix it."""
+    import torch
+
+    du, dv = (torch.where(used[:, None], each, 0.0) for each in cams.jacobian(*cams.project(xyz)))
+    A = torch.stack([(du[:, i] * du[:, j] + dv[:, i] * dv[:, j]).sum(0) for i, j in _PAIRS])
     inverse, regular = _inverse(A)
-    with np.errstate(invalid="ignore"):
-        variance = np.einsum("mi,mij,mj->m", along, inverse, along)
-        return np.sqrt(np.where(regular & (variance >= 0), variance, np.inf))
+    twice = [1.0 if i == j else 2.0 for i, j in _PAIRS]
+    variance = sum(k * row * along[i] * along[j] for k, row, (i, j) in zip(twice, inverse, _PAIRS, strict=True))
+    return torch.where(regular & (variance >= 0), variance, torch.inf).sqrt()
