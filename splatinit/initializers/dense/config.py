@@ -20,9 +20,13 @@ class DenseConfig:
     """Which photos, which matcher, which pixels, and what a point must fulfil. Pixels (px) are those of ``max_size``.
 
     Attributes:
-        count: number of points without SfM's and the shell's, as evenly over the references as they allow; fewer where
-            fewer are found. Training without densification keeps about that many.
-        per_reference: that many points for each reference instead of ``count`` in all (EDGS: 15 000 to 25 000).
+        count: number of points without SfM's and the shell's; fewer where fewer are found. None: as many as
+            ``spacing`` makes room for. Training without densification keeps about that many.
+        per_reference: that many points times the references instead of ``count`` in all (EDGS: 15 000 to 25 000).
+        spacing: px between two points on a surface of average detail, as the photo sees it that shows it largest.
+            Where ``count`` is given, the spacing follows from it.
+        detail: how far the points go where the detail is. 0: all surfaces get points alike, 1: the number of points
+            in a pixel is in proportion to the contrast around it, beside a fifth that all get.
         matcher: finds the pixels of a reference in its neighbours; see `splatinit list`.
         matcher_settings: of the matcher, as key=value separated by commas.
         max_size: px, the longer side at which photos are matched and their colours read.
@@ -41,25 +45,27 @@ class DenseConfig:
         agreement: share of the neighbours with a certain match that must agree on the point.
         min_angle: degrees between the rays of the two photos that see a point most differently.
         max_error: px between a match and the projection of its point.
-        cell: px, side of the squares that share the samples equally, so that texture does not take all.
+        cell: px, side of the squares that share the samples by their detail, so that certain matches do not take all.
         duplicates: points of different references that lie in one cube of this many px (as the photo sees it) are one,
             and the most certain stays; 0 keeps all.
         isolated: a point whose 8 nearest are on average farther than this many times half the distance of the samples
             hangs in the air, and is left out; none keeps all.
         colour: "blend": the median of all photos that agree on a point, so that a highlight of one is left out.
             "reference": the reference's pixel (EDGS).
-        radius: of a point. "footprint": half the distance of the reference's samples, as seen there. "neighbours": the
-            mean distance to the 3 nearest points. "both": the smaller one, so that a lonely point is no blob.
+        radius: of a point. "footprint": the spacing wanted there. "neighbours": the mean distance to the 3 nearest
+            points. "both": the smaller one, so that a lonely point is no blob.
         radius_factor: times that radius.
         opacity: of the points, in (0, 1). EDGS's 0.5 instead of 3DGS's 0.1: the points are on surfaces, and what is
             half opaque hides what lies behind it from the first step on.
         union_sfm: SfM's points come along; where a scene has poses only, they are triangulated first.
-        shell: share of ``count`` that may lie on a sphere around the scene, in the colours of pixels that no pair
-            triangulates (sky, what only one photo sees).
+        shell: so many points, as a share of the others, may lie on a sphere around the scene, in the colours of
+            pixels that no pair triangulates (sky, what only one photo sees).
     """
 
-    count: int = 200_000
+    count: int | None = None
     per_reference: int | None = None
+    spacing: float = 3.0
+    detail: float = 0.8
     matcher: str = "planesweep"
     matcher_settings: tuple[str, ...] = ()
     max_size: int = 640
@@ -95,14 +101,14 @@ class DenseConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"init.{name} is {value}; expected at least {least}.")
-        for name in ("min_certainty", "agreement", "shell"):
+        for name in ("detail", "min_certainty", "agreement", "shell"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"init.{name} is {getattr(self, name):g}; expected a share from 0 to 1.")
         if not 0 < self.opacity < 1:
             raise ConfigError(f"init.opacity is {self.opacity:g}; expected a number between 0 and 1, both excluded.")
         if not 0 < self.min_angle < 90:
             raise ConfigError(f"init.min_angle is {self.min_angle:g}; expected degrees between 0 and 90.")
-        for name in ("max_error", "radius_factor"):
+        for name in ("spacing", "max_error", "radius_factor"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"init.{name} is {getattr(self, name):g}; expected a positive number.")
         if self.isolated is not None and not 0 < self.isolated < float("inf"):

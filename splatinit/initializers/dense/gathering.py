@@ -13,6 +13,7 @@ from ...matching import Matcher, Matches, MatchView
 from ..base import CostMeter
 from .colour import bilinear, blend
 from .config import DenseConfig
+from .detail import contrast, worth
 from .photos import Photos
 from .plan import Task
 from .rig import Rig
@@ -23,17 +24,21 @@ from .triangulation import KEPT, triangulate
 
 @dataclass(frozen=True)
 class Part:
-    """Points of one reference, in an order of which every beginning is a fair sample. float32, for there are many.
+    """Points of one reference. float32, for there are many.
 
     Attributes:
         xyz: [n, 3] scene units.      rgb: [n, 3] in [0, 1].      normal: [n, 3], or None.
         pitch: [n] size of a pixel of the reference at the point, scene units.
+        worth: [n] > 0, points wanted per area there, see :func:`splatinit.initializers.dense.detail.worth`.
+        apart: [n] px between the points of the reference's square.
         angle: [n] degrees.      error: [n] px.      confidence: [n].
     """
 
     xyz: np.ndarray
     rgb: np.ndarray
     pitch: np.ndarray
+    worth: np.ndarray
+    apart: np.ndarray
     angle: np.ndarray
     error: np.ndarray
     confidence: np.ndarray
@@ -63,13 +68,12 @@ class Harvest:
     Attributes:
         part: its points.      outcomes: how many samples were kept or refused, by the numbers of triangulation.
         matches: how many pixels of it were matched with certainty.
-        area: px² of the squares in which points were found.      gaps: pixels for the shell, or None.
+        gaps: pixels for the shell, or None.
     """
 
     part: Part
     outcomes: Counter[int]
     matches: int
-    area: float
     gaps: Gaps | None
 
 
@@ -81,12 +85,12 @@ def harvest(
     config: DenseConfig,
     *,
     count: int,
-    gaps: int,
+    gaps: bool,
     rng: np.random.Generator,
     cost: CostMeter,
 ) -> Harvest:
-    """Match, sample at most ``count`` matches, triangulate and colour one reference; at most ``gaps`` pixels of the
-    squares that got no point."""
+    """Match, sample at most ``count`` matches, triangulate and colour one reference; with ``gaps``, also note pixels of
+    the squares that got no point."""
     with cost.stage("load"):
         reference = photos[task.reference]
         neighbours = [photos[k] for k in task.neighbours]
@@ -95,7 +99,10 @@ def harvest(
     with cost.stage("sample"):
         certainty = certain(matches, reference, neighbours, config.min_certainty)
         best = certainty.max(axis=0, initial=0.0)
-        pick = sample(matches.points, best, cell=config.cell, count=count, rng=rng)
+        column, row = _pixels(matches.points, reference)
+        wanted = worth(contrast(reference.rgb)[row, column], config.detail)
+        pick = sample(matches.points, best, wanted, cell=config.cell, count=count, rng=rng)
+        wanted = wanted[pick]
     with cost.stage("triangulate"):
         px = np.concatenate([matches.points[None, pick], matches.targets[:, pick]]).astype(np.float64)
         which = [task.reference, *task.neighbours]
@@ -124,23 +131,24 @@ def harvest(
     # How many agree, how well, and how well their rays fix the depth.
     support = np.where(used[1:], certainty[:, pick][:, keep], 0.0).sum(axis=0)
     confidence = support / (1 + found.error[keep]) * pitch / np.maximum(found.sigma[keep], 1e-6 * pitch)
+    _, square, members = np.unique(np.floor(px[0] / config.cell), axis=0, return_inverse=True, return_counts=True)
     float32 = {
         "xyz": found.xyz[keep],
         "rgb": rgb,
         "pitch": pitch,
+        "worth": wanted[keep],
+        "apart": config.cell / np.sqrt(members[square.ravel()]),
         "angle": found.angle[keep],
         "error": found.error[keep],
         "confidence": confidence,
         "normal": None if matches.normals is None else matches.normals[pick][keep],
     }
     part = Part(**{name: None if value is None else value.astype(np.float32) for name, value in float32.items()})
-    squares = np.unique(np.floor(px[0] / config.cell), axis=0)
     return Harvest(
         part,
         Counter(found.outcome.tolist()),
         int((best > 0).sum()),
-        float(len(squares) * config.cell**2),
-        find_gaps(reference.rgb, reference.usable, px[0], cell=config.cell, most=gaps, rng=rng) if gaps else None,
+        find_gaps(reference.rgb, reference.usable, px[0], cell=config.cell, rng=rng) if gaps else None,
     )
 
 
@@ -155,6 +163,13 @@ def certain(matches: Matches, reference: MatchView, neighbours: Sequence[MatchVi
     for row, targets, view in zip(certainty, matches.targets, neighbours, strict=True):
         row *= _inside(targets, view)
     return certainty
+
+
+def _pixels(px: np.ndarray, view: MatchView) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows [m] of the pixels in which ``px`` [m, 2] lie; the nearest ones for those beyond the photo."""
+    height, width = view.rgb.shape[:2]
+    at = np.nan_to_num(px, nan=0.0, posinf=0.0, neginf=0.0).clip(0, [width - 1, height - 1]).astype(np.int64)
+    return at[:, 0], at[:, 1]
 
 
 def _inside(px: np.ndarray, view: MatchView) -> np.ndarray:

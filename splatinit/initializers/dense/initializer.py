@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,12 +27,14 @@ from .plan import Plan, choose_references, make_plan
 from .radius import radii
 from .rig import Rig
 from .shell import onto_sphere, sphere
-from .suppression import alone, most_certain
+from .suppression import alone, most_certain, thinned
 from .triangulation import KEPT, REASONS
 
-# How many times its share a reference samples: some fail a gate or are duplicates, and some references have few.
-SPARE = 2
-POINT_BYTES = 600  # estimated peak per point of count: SPARE candidates of 48 bytes, and sorting them
+# How many times its share of ``count`` a reference samples: some fail a gate or are duplicates, some have few.
+SPARE = 3
+# Without ``count`` it samples what its own spacing makes room for. So many all references together at most.
+MOST_CANDIDATES = 2_000_000
+CANDIDATE_BYTES = 300  # estimated peak per candidate: 52 bytes, twice while they are joined, and sorting them
 # The scout: photos of this size (px), so many of them, each with so many neighbours and samples.
 SCOUT_SIZE, SCOUT_REFERENCES, SCOUT_NEIGHBOURS, SCOUT_SAMPLES = 128, 16, 3, 500
 SCOUT_ENOUGH = 200  # points; with fewer the cameras are the better guess
@@ -54,8 +57,9 @@ class Dense:
         OutOfMemory when there is no room for so many points, and what reading a photo and the matcher raise."""
         config = self.config
         views = scene.train
-        most = config.max_references if config.per_reference else 1
-        require_points((config.per_reference or config.count) * min(most, len(views)), POINT_BYTES)
+        if config.count is not None or config.per_reference is not None:
+            most = min(config.max_references, len(views)) if config.per_reference else 1
+            require_points((config.per_reference or config.count) * most, SPARE * CANDIDATE_BYTES)
         with CostMeter() as cost:
             sparse = sparse_or_none(None if scene.points is None else scene.points.xyz)
             known = sparse is not None
@@ -75,14 +79,13 @@ class Dense:
                     "(`splatinit check`), or start with --init random.",
                 )
             total = config.count if config.per_reference is None else config.per_reference * len(plan.tasks)
-            shell = round(config.shell * total)
-            harvests = self._harvest_all(plan, photos, rig, total, shell, seed, progress, cost)
+            harvests = self._harvest_all(plan, photos, rig, total, seed, progress, cost)
             outcomes = sum((each.outcomes for each in harvests), Counter())
             if outcomes[KEPT] == 0:
                 raise self._nothing(scene, plan, harvests, outcomes)
             with cost.stage("merge"):
-                points, spacing, left_out = self._merge(harvests, total)
-                cloud, extras = self._cloud(scene, plan, rig, points, spacing, harvests, shell)
+                points, spacing, left_out = self._merge(harvests, total, seed)
+                cloud, extras = self._cloud(scene, plan, rig, points, spacing, harvests)
         notes = self._notes(scene, plan, harvests, outcomes, points, left_out, total, extras)
         return Initialization(
             points=cloud,
@@ -119,7 +122,7 @@ class Dense:
                         task,
                         self.config,
                         count=SCOUT_SAMPLES,
-                        gaps=0,
+                        gaps=False,
                         rng=rng,
                         cost=own,
                     )
@@ -135,20 +138,24 @@ class Dense:
         plan: Plan,
         photos: Photos,
         rig: Rig,
-        total: int,
-        shell: int,
+        total: int | None,
         seed: int,
         progress: Progress,
         cost: CostMeter,
     ) -> list[Harvest]:
-        count = SPARE * -(-total // len(plan.tasks))
-        gaps = SPARE * -(-shell // len(plan.tasks))
+        config = self.config
+        most = -(-MOST_CANDIDATES // len(plan.tasks))
         progress.start("dense", len(plan.tasks))
         harvests, points = [], 0
         for done, task in enumerate(plan.tasks, start=1):
             rng = np.random.default_rng(hash64(seed, "dense", task.reference))
+            width, height = rig.size[task.reference]
+            room = math.ceil(width * height / config.spacing**2)
+            count = min(room, most) if total is None else SPARE * -(-total // len(plan.tasks))
             harvests.append(
-                harvest(self._matcher, photos, rig, task, self.config, count=count, gaps=gaps, rng=rng, cost=cost)
+                harvest(
+                    self._matcher, photos, rig, task, config, count=count, gaps=config.shell > 0, rng=rng, cost=cost
+                )
             )
             points += len(harvests[-1].part)
             progress.advance(done, candidates=points)
@@ -156,32 +163,33 @@ class Dense:
         return harvests
 
     # ----------------------------------------------------------------------------------------------------------- merge
-    def _merge(self, harvests: Sequence[Harvest], total: int) -> tuple[Part, np.ndarray, dict[str, int]]:
-        """The points that stay, px between the samples around each [n], and how many were left out for what reason."""
+    def _merge(
+        self, harvests: Sequence[Harvest], total: int | None, seed: int
+    ) -> tuple[Part, np.ndarray, dict[str, int]]:
+        """The points that stay, px between the points around each [n], and how many were left out for what reason."""
         config = self.config
-        owner = np.repeat(np.arange(len(harvests)), [len(each.part) for each in harvests])
         points = join([each.part for each in harvests])
-        area = np.array([each.area for each in harvests])
-        left_out = dict.fromkeys(("duplicates", "alone"), 0)
+        left_out = dict.fromkeys(("duplicates", "far from all others"), 0)
         if config.duplicates > 0:
             size = config.duplicates * points.pitch.astype(np.float64)
             kept = most_certain(points.xyz.astype(np.float64), size, points.confidence)
             left_out["duplicates"] = len(points) - len(kept)
-            points, owner = points.select(kept), owner[kept]
+            points = points.select(kept)
         if config.isolated is not None:
-            lonely = alone(points.xyz, 0.5 * _spacing(area, owner) * points.pitch, config.isolated)
+            lonely = alone(points.xyz, 0.5 * points.apart * points.pitch, config.isolated)
             if not lonely.all():
-                left_out["alone"] = int(lonely.sum())
-                points, owner = points.select(~lonely), owner[~lonely]
-        available = np.bincount(owner, minlength=len(harvests))
-        if config.per_reference is not None:
-            shares = np.minimum(available, config.per_reference)
+                left_out["far from all others"] = int(lonely.sum())
+                points = points.select(~lonely)
+        spacing = config.spacing / np.sqrt(points.worth.astype(np.float64))
+        xyz, size = points.xyz.astype(np.float64), spacing * points.pitch
+        if total is None:
+            kept = most_certain(xyz, size, points.confidence)
         else:
-            shares = np.array(even_shares(available.tolist(), total))
-        # The points of a reference follow each other, in an order of which every beginning is a fair sample.
-        place = np.arange(len(owner)) - np.repeat(np.cumsum(available) - available, available)
-        first = place < shares[owner]
-        return points.select(first), _spacing(area, owner[first]), left_out
+            rng = np.random.default_rng(hash64(seed, "dense thinning", 0))
+            kept, factor = thinned(xyz, size, points.confidence, total, rng)
+            spacing *= factor
+        left_out["nearer to another than the spacing"] = len(points) - len(kept)
+        return points.select(kept), spacing[kept], left_out
 
     def _cloud(
         self,
@@ -191,7 +199,6 @@ class Dense:
         points: Part,
         spacing: np.ndarray,
         harvests: Sequence[Harvest],
-        shell: int,
     ) -> tuple[PointCloud, dict[str, int]]:
         """The start, and how many points came from elsewhere."""
         config = self.config
@@ -207,8 +214,8 @@ class Dense:
             normal = None  # nothing is known of theirs, and a cloud has them for all points or for none
         radius = radii(xyz, pitch, spacing, rule=config.radius, factor=config.radius_factor)
         opacity = np.full(len(xyz), config.opacity)
-        if shell:
-            far = self._shell(plan, rig, points.xyz, harvests, shell)
+        if config.shell > 0:
+            far = self._shell(plan, rig, points.xyz, harvests, math.ceil(config.shell * len(points)))
             extras["on the shell"] = len(far)
             xyz, rgb = np.concatenate([xyz, far.xyz]), np.concatenate([rgb, far.rgb])
             radius = np.concatenate([radius, config.radius_factor * 0.5 * config.cell * far.pitch])
@@ -233,7 +240,7 @@ class Dense:
             xyz = onto_sphere(rig.center[k], ray, middle, radius)
             pitch = np.linalg.norm(xyz - rig.center[k], axis=1) / rig.focal[k]
             none = np.zeros(len(xyz))
-            parts.append(Part(xyz, gaps.rgb, pitch, none, none, none, -ray))
+            parts.append(Part(xyz, gaps.rgb, pitch, none, none, none, none, none, -ray))
         size = [self.config.cell * part.pitch for part in parts]
         all_ = join(parts)
         kept = most_certain(all_.xyz, np.concatenate(size), all_.confidence)
@@ -265,7 +272,7 @@ class Dense:
         outcomes: Counter[int],
         points: Part,
         left_out: dict[str, int],
-        total: int,
+        total: int | None,
         extras: dict[str, int],
     ) -> tuple[str, ...]:
         names = [view.name for view in scene.train]
@@ -279,7 +286,7 @@ class Dense:
         refused = f"; refused: {', '.join(shares)}" if shares else ""
         notes.append(
             f"{outcomes[KEPT] / sampled:.0%} of {sampled} samples became points{refused}. Left out after that: "
-            f"{left_out['duplicates']} duplicates, {left_out['alone']} far from all others"
+            + ", ".join(f"{count} {why}" for why, count in left_out.items())
         )
         notes += [f"{count} more points are {where}" for where, count in extras.items()]
         if plan.alone:
@@ -287,15 +294,9 @@ class Dense:
         empty = [names[t.reference] for t, each in zip(plan.tasks, harvests, strict=True) if each.matches == 0]
         if empty:
             notes.append(f"'{self.config.matcher}' found nothing in {_listed(empty)}")
-        if len(points) < total:
+        if total is not None and len(points) < total:
             notes.append(f"{total} points were asked for, {len(points)} were found")
         return tuple(notes)
-
-
-def _spacing(area: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """[n] px between the points of the same reference, by owner [n] and the area [r] in px² that each covers."""
-    count = np.bincount(owner, minlength=len(area))
-    return np.sqrt(area / np.maximum(count, 1))[owner]
 
 
 def _listed(names: Sequence[str]) -> str:

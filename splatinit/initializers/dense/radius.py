@@ -15,12 +15,12 @@ def radii(xyz: np.ndarray, pitch: np.ndarray, spacing: np.ndarray, *, rule: str,
     Args:
         xyz: [n, 3].
         pitch: [n] size of a pixel at the point (z / f), scene units.
-        spacing: [n] px between the samples of the reference that the point is from.
-        rule: "footprint", half of spacing · pitch; "neighbours", the mean distance to the 3 nearest points; "both",
-            the smaller one.
+        spacing: [n] px between points that is wanted there.
+        rule: "footprint", spacing · pitch; "neighbours", the mean distance to the 3 nearest points; "both", the smaller
+            one.
         factor: times that.
     """
-    footprint = 0.5 * spacing * pitch
+    footprint = spacing * pitch
     if rule == "footprint" or len(xyz) < 2:
         radius = footprint
     else:

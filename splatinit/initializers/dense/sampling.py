@@ -5,17 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 
-def sample(points: np.ndarray, certainty: np.ndarray, *, cell: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices [≤ count] of the matches to use, in an order of which every beginning is a fair sample.
+def sample(
+    points: np.ndarray, certainty: np.ndarray, worth: np.ndarray, *, cell: int, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Indices [≤ count] of the matches to use.
 
-    The photo is divided into squares. Each gives its matches in turn, so that they share the samples equally as long as
-    they have some: sky and flat walls get theirs although texture is matched with more certainty. Within a square
-    certain matches are likelier to come first: drawn without replacement with the certainty as weight (Efraimidis &
-    Spirakis 2006: by descending u^(1/w), u uniform).
+    The photo is divided into squares, which give their matches in turn, the more often the more they are worth, as long
+    as they have some: sky and flat walls get their share although texture is matched with more certainty. Within a
+    square, matches that are certain and worth more are likelier to come first: drawn without replacement with the
+    product as weight (Efraimidis & Spirakis 2006: by descending u^(1/w), u uniform).
 
     Args:
         points: [m, 2] px in the reference.
         certainty: [m]; a match with 0 is never taken.
+        worth: [m] > 0, samples wanted per area.
         cell: px, side of the squares.
     """
     usable = np.flatnonzero((certainty > 0) & np.isfinite(points).all(axis=1))
@@ -24,9 +27,12 @@ def sample(points: np.ndarray, certainty: np.ndarray, *, cell: int, count: int, 
     square = np.floor(points[usable] / cell).astype(np.int64)
     square -= square.min(axis=0)
     label = square[:, 1] * (square[:, 0].max() + 1) + square[:, 0]
-    key = np.log(rng.uniform(1e-300, 1.0, len(usable))) / certainty[usable]
+    key = np.log(rng.uniform(1e-300, 1.0, len(usable))) / (certainty[usable] * worth[usable])
     order = np.lexsort((-key, label))
     starts = np.flatnonzero(np.diff(label[order], prepend=-1))
-    turn = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    # Within one turn the squares come in random order.
-    return usable[order[np.lexsort((rng.random(len(order)), turn))[:count]]]
+    sizes = np.diff(starts, append=len(order))
+    # The k-th match of a square comes at the time (k + u) / worth of the square; u, so that not all begin at once.
+    of_square = np.add.reduceat(worth[usable][order], starts) / sizes
+    turn = np.arange(len(order)) - np.repeat(starts, sizes) + np.repeat(rng.random(len(starts)), sizes)
+    time = turn / np.repeat(of_square, sizes)
+    return usable[order[np.argsort(time, kind="stable")[:count]]]

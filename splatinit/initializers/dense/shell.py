@@ -24,9 +24,9 @@ class Gaps:
 
 
 def find_gaps(
-    rgb: np.ndarray, usable: np.ndarray | None, found: np.ndarray, *, cell: int, most: int, rng: np.random.Generator
+    rgb: np.ndarray, usable: np.ndarray | None, found: np.ndarray, *, cell: int, rng: np.random.Generator
 ) -> Gaps:
-    """One pixel, the middle, of at most ``most`` squares without a point; in random order.
+    """One pixel, the middle, of each square without a point; in random order.
 
     Args:
         rgb: [h, w, 3] uint8.      usable: [h, w] bool, or None for all.      found: [p, 2] px of the points.
@@ -48,7 +48,7 @@ def find_gaps(
     r, c = np.nonzero(empty)
     y = np.minimum(r * cell + cell // 2, height - 1)
     x = np.minimum(c * cell + cell // 2, width - 1)
-    pick = rng.permutation(np.flatnonzero(open_[y, x]))[:most]
+    pick = rng.permutation(np.flatnonzero(open_[y, x]))
     return Gaps(np.stack([x[pick], y[pick]], axis=1) + 0.5, rgb[y[pick], x[pick]] / 255.0)
 
 
