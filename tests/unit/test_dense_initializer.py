@@ -11,12 +11,14 @@ import stereo
 
 from splatinit.config import build_config, parse_overrides
 from splatinit.errors import BadPoints, ConfigError, OutOfMemory, SceneError
+from splatinit.geometry.rigid import unproject
 from splatinit.geometry.scoring import score_cloud
 from splatinit.initializers import make_initializer, needs_points
 from splatinit.initializers.dense import Dense, DenseConfig
 from splatinit.initializers.dense.colour import bilinear, blend
 from splatinit.initializers.dense.depths import depth_range
 from splatinit.initializers.dense.detail import AVERAGE, SIGMA, contrast, worth
+from splatinit.initializers.dense.gaps import fill_gaps, inpainted, onto_sphere, sphere, squares
 from splatinit.initializers.dense.neighbours import (
     angle_weight,
     choose_neighbours,
@@ -30,12 +32,11 @@ from splatinit.initializers.dense.radius import radii
 from splatinit.initializers.dense.references import by_coverage, by_kmeans
 from splatinit.initializers.dense.rig import Rig
 from splatinit.initializers.dense.sampling import sample
-from splatinit.initializers.dense.shell import find_gaps, onto_sphere, sphere
 from splatinit.initializers.dense.suppression import alone, most_certain, thinned
 from splatinit.initializers.dense.triangulation import ANGLE, BEHIND, ERROR, KEPT, NO_MATCH, triangulate
 from splatinit.io.pointcloud import read_ply_points
 from splatinit.io.read import ReadConfig, read_images
-from splatinit.matching import Matches
+from splatinit.matching import Matches, MatchView
 from splatinit.posers import make_poser
 from splatinit.posers.given import GivenConfig
 from splatinit.progress import Silent
@@ -49,7 +50,9 @@ def matcher():
 
 
 def config(*settings: str, **keywords) -> DenseConfig:
-    return DenseConfig(**({"matcher": "knowing", "cell": 8, "count": 2000} | keywords), matcher_settings=settings)
+    return DenseConfig(
+        **({"matcher": "knowing", "cell": 8, "count": 2000, "gaps": "none"} | keywords), matcher_settings=settings
+    )
 
 
 def start(scene, *settings: str, seed: int = 0, **keywords):
@@ -153,18 +156,22 @@ def test_normals_of_the_matcher_come_along():
     assert ball.any() and (points.normal[~ball][:, 2] == -1).all()
 
 
-def test_what_no_pair_triangulates_is_put_on_a_shell():
+@pytest.mark.parametrize("rule", ["near", "shell"])
+def test_what_no_pair_triangulates_is_filled(rule):
     # Cameras at the side look past the edge of what the others see; the mask is no gap.
     cams = stereo.row(2, step=3.0)
-    begun = start(stereo.scene(cams), shell=0.05)
-    far = begun.points.select(begun.points.opacity < 0.2)
-    assert 0 < len(far) <= 100 and f"{len(far)} more points are on the shell" in begun.notes
+    begun = start(stereo.scene(cams), gaps=rule)
+    fill = begun.points.select(begun.points.opacity < 0.2)
+    assert 0 < len(fill) <= 2 * 12 * 9 and f"{len(fill)} more points are in gaps" in begun.notes
     middle = np.mean([cam.center for cam in cams], axis=0)
     distance = np.linalg.norm(begun.points.xyz - middle, axis=1)
-    assert distance[-len(far) :].std() < 1e-3 and distance[-1] > 1.5 * distance[: -len(far)].max()
+    if rule == "shell":
+        assert distance[-len(fill) :].std() < 1e-3 and distance[-1] > 1.5 * distance[: -len(fill)].max()
+    else:  # the wall goes on where the other photo ends
+        assert np.median(stereo.distance_to_surface(fill.xyz)) < 0.6  # 0.9 without slopes
     closed = stereo.scene(cams, mask=np.zeros((72, 96), np.uint8))
     with pytest.raises(BadPoints):
-        start(closed, shell=0.05)
+        start(closed, gaps=rule)
 
 
 @pytest.mark.parametrize("rule", ["reference", "blend"])
@@ -435,7 +442,7 @@ def test_missing_targets_and_weights_without_value():
     assert empty.xyz.shape == (0, 3) and empty.outcome.shape == (0,)
 
 
-# ----------------------------------------------------------------------------------- colours, duplicates, radius, shell
+# ----------------------------------------------------------------------------------- colours, duplicates, radius, gaps
 def test_bilinear_by_hand():
     rgb = np.zeros((2, 3, 3), np.uint8)
     rgb[0, 1] = 255
@@ -511,17 +518,60 @@ def test_radii_by_hand():
     assert radii(xyz[:1], pitch[:1], spacing[:1], rule="neighbours", factor=1.0) == pytest.approx(0.4)
 
 
-def test_gaps_are_usable_squares_without_points():
-    rgb = np.arange(40 * 30 * 3, dtype=np.uint32).reshape(30, 40, 3).astype(np.uint8)
-    usable = np.ones((30, 40), bool)
-    usable[:, :10] = False
-    found = np.array([[15.0, 5.0], [25.0, 15.0]])
-    gaps = find_gaps(rgb, usable, found, cell=10, rng=np.random.default_rng(0))
-    squares = {tuple(square) for square in np.floor(gaps.px / 10).astype(int)}
-    assert squares == {(x, y) for x in (1, 2, 3) for y in (0, 1, 2)} - {(1, 0), (2, 1)}
-    np.testing.assert_allclose(gaps.rgb[0], rgb[int(gaps.px[0, 1]), int(gaps.px[0, 0])] / 255)
-    odd = find_gaps(rgb[:25, :33], None, found, cell=10, rng=np.random.default_rng(0))
-    assert (odd.px < [33, 25]).all() and len(odd.px) == 12 - 2
+def test_squares_have_the_mean_of_their_usable_pixels():
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (25, 33, 3)).astype(np.uint8)
+    usable = rng.random((25, 33)) < 0.5
+    colour, share = squares(rgb, usable, 10)
+    assert colour.shape == (3, 4, 3) and share.shape == (3, 4)
+    for r, c in ((0, 0), (2, 3)):
+        part = np.s_[10 * r : 10 * r + 10, 10 * c : 10 * c + 10]
+        np.testing.assert_allclose(colour[r, c], rgb[part][usable[part]].mean(axis=0) / 255)
+        assert share[r, c] == pytest.approx(usable[part].mean())
+    assert (squares(rgb, None, 10)[1] == 1).all()
+
+
+def test_each_gap_is_filled_once_and_none_of_a_mask():
+    cams = stereo.row(2, step=0.0)  # two photos from one place: what one fills is full in the other
+    rig = Rig.of(cams)
+    usable = np.ones((72, 96), bool)
+    usable[:, :48] = False
+    photos = [
+        MatchView(f"{k}", np.full((72, 96, 3), 51 * (k + 1), np.uint8), usable, cam) for k, cam in enumerate(cams)
+    ]
+    known = unproject(rig.K[0], np.linalg.inv(rig.pose[0]), np.array([[60.0, 20.0]]), np.array([4.0]))
+    fill = fill_gaps(rig, photos, known, spacing=1.0, rule="near")
+    assert len(fill) == 6 * 9 - 1
+    px, z, _ = rig.look(np.array([0]), fill.xyz)
+    np.testing.assert_allclose(z[0], 4.0, rtol=1e-5)
+    assert px[0, :, 0].min() > 48 and len({tuple(each) for each in np.floor(px[0] / 8).astype(int)}) == len(fill)
+    np.testing.assert_allclose(fill.rgb, 0.2)
+    np.testing.assert_allclose(fill.radius, 4 * 4.0 / rig.focal[0], rtol=1e-5)
+    assert len(fill_gaps(rig, photos, known, spacing=8.0, rule="near")) < len(fill) / 4
+    full = unproject(*(each[0] for each in (rig.K, np.linalg.inv(rig.pose))), every_square(), np.full(108, 4.0))
+    assert len(fill_gaps(rig, photos, full, spacing=1.0, rule="near")) == 0
+
+
+def every_square() -> np.ndarray:
+    """[108, 2] px, the middles of the squares of 8 px of a photo of 96×72."""
+    return np.stack(np.meshgrid(np.arange(4, 96, 8.0), np.arange(4, 72, 8.0)), axis=-1).reshape(-1, 2)
+
+
+def test_gaps_continue_the_planes_around_them():
+    y, x = np.indices((20, 30))
+    plane = 0.5 + 0.01 * x + 0.005 * y
+    values = np.where((x > 22) | ((abs(x - 8) < 3) & (abs(y - 9) < 3)), np.nan, plane)
+    filled = inpainted(values)
+    np.testing.assert_array_equal(filled[np.isfinite(values)], values[np.isfinite(values)])
+    assert np.abs(filled - plane)[:, :20].max() < 0.011  # the hole
+    assert np.abs(filled - plane)[:, 23:].max() < 0.04  # beyond the last values, 0.07 without slopes
+    alone = np.full((20, 30), np.nan)
+    alone[3, 4] = 0.7
+    np.testing.assert_allclose(inpainted(alone), 0.7)
+    np.testing.assert_array_equal(inpainted(np.ones((1, 1))), [[1.0]])
+    steep = np.full((20, 30), np.nan)
+    steep[:, :3] = [1.0, 2.0, 3.0]
+    assert inpainted(steep).max() == pytest.approx(4.5) and inpainted(steep).min() == 1.0
 
 
 def test_rays_leave_the_sphere_on_it():
@@ -577,7 +627,7 @@ def test_the_rendered_table_by_plane_sweep(shared_data):
         read_images(folder, ReadConfig(max_size=320)), work_dir=None, progress=Silent()
     )
     scene = replace(posed, train=posed.train[::3])
-    begun = Dense(DenseConfig(count=10_000)).initialize(scene, seed=0, progress=Silent())
+    begun = Dense(DenseConfig(count=10_000, gaps="none")).initialize(scene, seed=0, progress=Silent())
     truth = read_ply_points(folder / "gt" / "points_visible.ply")
     score = score_cloud(begun.points.xyz, truth.xyz, (0.01 * scene.extent,))
     assert len(begun.points) == 10_000

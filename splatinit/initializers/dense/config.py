@@ -13,6 +13,7 @@ from ...registry import nearest
 REFERENCES = ("coverage", "kmeans")
 COLOURS = ("blend", "reference")
 RADII = ("both", "footprint", "neighbours")
+GAPS = ("near", "shell", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class DenseConfig:
     """Which photos, which matcher, which pixels, and what a point must fulfil. Pixels (px) are those of ``max_size``.
 
     Attributes:
-        count: number of points without SfM's and the shell's; fewer where fewer are found. None: as many as
+        count: number of points without SfM's and those in gaps; fewer where fewer are found. None: as many as
             ``spacing`` makes room for. Training without densification keeps about that many.
         per_reference: that many points times the references instead of ``count`` in all (EDGS: 15 000 to 25 000).
         spacing: px between two points on a surface of average detail, as the photo sees it that shows it largest.
@@ -58,8 +59,9 @@ class DenseConfig:
         opacity: of the points, in (0, 1). EDGS's 0.5 instead of 3DGS's 0.1: the points are on surfaces, and what is
             half opaque hides what lies behind it from the first step on.
         union_sfm: SfM's points come along; where a scene has poses only, they are triangulated first.
-        shell: so many points, as a share of the others, may lie on a sphere around the scene, in the colours of
-            pixels that no pair triangulates (sky, what only one photo sees).
+        gaps: where no point lies in a photo (blank walls, sky, the edges that no other photo shows), one goes into each
+            square of 8 px, or 2.5 times the spacing if that is more. "near": at the depth of the points around it.
+            "shell": on a sphere around the scene. "none": nowhere.
     """
 
     count: int | None = None
@@ -86,7 +88,7 @@ class DenseConfig:
     radius_factor: float = 1.0
     opacity: float = 0.5
     union_sfm: bool = False
-    shell: float = 0.0
+    gaps: str = "near"
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -101,7 +103,7 @@ class DenseConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"init.{name} is {value}; expected at least {least}.")
-        for name in ("detail", "min_certainty", "agreement", "shell"):
+        for name in ("detail", "min_certainty", "agreement"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"init.{name} is {getattr(self, name):g}; expected a share from 0 to 1.")
         if not 0 < self.opacity < 1:
@@ -121,7 +123,7 @@ class DenseConfig:
                 f"{self.neighbours + 1} photos.",
                 hint=f"Use init.neighbours={self.min_views - 1} or more.",
             )
-        for name, known in (("references", REFERENCES), ("colour", COLOURS), ("radius", RADII)):
+        for name, known in (("references", REFERENCES), ("colour", COLOURS), ("radius", RADII), ("gaps", GAPS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"init.{name} is '{getattr(self, name)}'.", hint=nearest(getattr(self, name), known))
         self.matcher_config()

@@ -18,7 +18,6 @@ from .photos import Photos
 from .plan import Task
 from .rig import Rig
 from .sampling import sample
-from .shell import Gaps, find_gaps
 from .triangulation import KEPT, triangulate
 
 
@@ -68,13 +67,11 @@ class Harvest:
     Attributes:
         part: its points.      outcomes: how many samples were kept or refused, by the numbers of triangulation.
         matches: how many pixels of it were matched with certainty.
-        gaps: pixels for the shell, or None.
     """
 
     part: Part
     outcomes: Counter[int]
     matches: int
-    gaps: Gaps | None
 
 
 def harvest(
@@ -85,12 +82,10 @@ def harvest(
     config: DenseConfig,
     *,
     count: int,
-    gaps: bool,
     rng: np.random.Generator,
     cost: CostMeter,
 ) -> Harvest:
-    """Match, sample at most ``count`` matches, triangulate and colour one reference; with ``gaps``, also note pixels of
-    the squares that got no point."""
+    """Match, sample at most ``count`` matches, triangulate and colour one reference."""
     with cost.stage("load"):
         reference = photos[task.reference]
         neighbours = [photos[k] for k in task.neighbours]
@@ -148,7 +143,6 @@ def harvest(
         part,
         Counter(found.outcome.tolist()),
         int((best > 0).sum()),
-        find_gaps(reference.rgb, reference.usable, px[0], cell=config.cell, rng=rng) if gaps else None,
     )
 
 

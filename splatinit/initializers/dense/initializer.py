@@ -18,15 +18,14 @@ from ...memory import require_points
 from ...progress import Progress
 from ...types import Initialization, PointCloud, Scene
 from ..base import CostMeter
-from ..depth import even_shares
 from .config import DenseConfig
+from .gaps import fill_gaps
 from .gathering import Harvest, Part, harvest, join
 from .neighbours import sparse_or_none
 from .photos import Photos
 from .plan import Plan, choose_references, make_plan
 from .radius import radii
 from .rig import Rig
-from .shell import onto_sphere, sphere
 from .suppression import alone, most_certain, thinned
 from .triangulation import KEPT, REASONS
 
@@ -38,7 +37,7 @@ CANDIDATE_BYTES = 300  # estimated peak per candidate: 52 bytes, twice while the
 # The scout: photos of this size (px), so many of them, each with so many neighbours and samples.
 SCOUT_SIZE, SCOUT_REFERENCES, SCOUT_NEIGHBOURS, SCOUT_SAMPLES = 128, 16, 3, 500
 SCOUT_ENOUGH = 200  # points; with fewer the cameras are the better guess
-SHELL_OPACITY = 0.1  # 3DGS's: unlike the other points it is a guess
+GAP_OPACITY = 0.1  # 3DGS's: unlike the other points it is a guess
 _NAMES = 3  # that a note lists
 
 
@@ -85,7 +84,7 @@ class Dense:
                 raise self._nothing(scene, plan, harvests, outcomes)
             with cost.stage("merge"):
                 points, spacing, left_out = self._merge(harvests, total, seed)
-                cloud, extras = self._cloud(scene, plan, rig, points, spacing, harvests)
+                cloud, extras = self._cloud(scene, photos, rig, points, spacing)
         notes = self._notes(scene, plan, harvests, outcomes, points, left_out, total, extras)
         return Initialization(
             points=cloud,
@@ -122,7 +121,6 @@ class Dense:
                         task,
                         self.config,
                         count=SCOUT_SAMPLES,
-                        gaps=False,
                         rng=rng,
                         cost=own,
                     )
@@ -152,11 +150,7 @@ class Dense:
             width, height = rig.size[task.reference]
             room = math.ceil(width * height / config.spacing**2)
             count = min(room, most) if total is None else SPARE * -(-total // len(plan.tasks))
-            harvests.append(
-                harvest(
-                    self._matcher, photos, rig, task, config, count=count, gaps=config.shell > 0, rng=rng, cost=cost
-                )
-            )
+            harvests.append(harvest(self._matcher, photos, rig, task, config, count=count, rng=rng, cost=cost))
             points += len(harvests[-1].part)
             progress.advance(done, candidates=points)
         progress.finish(f"{points} candidates from {len(plan.tasks)} references")
@@ -194,11 +188,10 @@ class Dense:
     def _cloud(
         self,
         scene: Scene,
-        plan: Plan,
+        photos: Photos,
         rig: Rig,
         points: Part,
         spacing: np.ndarray,
-        harvests: Sequence[Harvest],
     ) -> tuple[PointCloud, dict[str, int]]:
         """The start, and how many points came from elsewhere."""
         config = self.config
@@ -214,40 +207,19 @@ class Dense:
             normal = None  # nothing is known of theirs, and a cloud has them for all points or for none
         radius = radii(xyz, pitch, spacing, rule=config.radius, factor=config.radius_factor)
         opacity = np.full(len(xyz), config.opacity)
-        if config.shell > 0:
-            far = self._shell(plan, rig, points.xyz, harvests, math.ceil(config.shell * len(points)))
-            extras["on the shell"] = len(far)
-            xyz, rgb = np.concatenate([xyz, far.xyz]), np.concatenate([rgb, far.rgb])
-            radius = np.concatenate([radius, config.radius_factor * 0.5 * config.cell * far.pitch])
-            opacity = np.concatenate([opacity, np.full(len(far), SHELL_OPACITY)])
-            confidence = np.concatenate([confidence, far.confidence])
-            normal = None if normal is None else np.concatenate([normal, far.normal])
+        if config.gaps != "none":
+            every = (photos[k] for k in range(len(rig)))
+            fill = fill_gaps(rig, every, xyz, spacing=float(np.quantile(spacing, 0.9)), rule=config.gaps)
+            extras["in gaps"] = len(fill)
+            xyz, rgb = np.concatenate([xyz, fill.xyz]), np.concatenate([rgb, fill.rgb])
+            radius = np.concatenate([radius, config.radius_factor * fill.radius])
+            opacity = np.concatenate([opacity, np.full(len(fill), GAP_OPACITY)])
+            confidence = np.concatenate([confidence, np.zeros(len(fill))])
+            normal = None if normal is None else np.concatenate([normal, fill.normal])
         cloud = PointCloud(
             xyz=xyz, rgb=rgb.clip(0, 1), radius=radius, opacity=opacity, normal=normal, confidence=confidence
         )
         return cloud, extras
-
-    def _shell(self, plan: Plan, rig: Rig, found: np.ndarray, harvests: Sequence[Harvest], count: int) -> Part:
-        """At most ``count`` points on a sphere beyond ``found`` [p, 3], one in each place, with confidence 0."""
-        middle, radius = sphere(found.astype(np.float64), rig.center)
-        parts = []
-        for task, each in zip(plan.tasks, harvests, strict=True):
-            k, gaps = task.reference, each.gaps
-            ray = np.ones((len(gaps.px), 3))
-            ray[:, :2] = (gaps.px - rig.K[k, :2, 2]) / np.diag(rig.K[k])[:2]
-            ray = ray @ rig.pose[k, :3, :3]
-            ray /= np.linalg.norm(ray, axis=1, keepdims=True)
-            xyz = onto_sphere(rig.center[k], ray, middle, radius)
-            pitch = np.linalg.norm(xyz - rig.center[k], axis=1) / rig.focal[k]
-            none = np.zeros(len(xyz))
-            parts.append(Part(xyz, gaps.rgb, pitch, none, none, none, none, none, -ray))
-        size = [self.config.cell * part.pitch for part in parts]
-        all_ = join(parts)
-        kept = most_certain(all_.xyz, np.concatenate(size), all_.confidence)
-        owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[kept]
-        shares = even_shares(np.bincount(owner, minlength=len(parts)).tolist(), count)
-        first = np.concatenate([kept[owner == k][:share] for k, share in enumerate(shares)])
-        return all_.select(first)
 
     # ------------------------------------------------------------------------------------------------------------ words
     def _nothing(self, scene: Scene, plan: Plan, harvests: Sequence[Harvest], outcomes: Counter[int]) -> BadPoints:
@@ -288,7 +260,7 @@ class Dense:
             f"{outcomes[KEPT] / sampled:.0%} of {sampled} samples became points{refused}. Left out after that: "
             + ", ".join(f"{count} {why}" for why, count in left_out.items())
         )
-        notes += [f"{count} more points are {where}" for where, count in extras.items()]
+        notes += [f"{count} more points are {where}" for where, count in extras.items() if count]
         if plan.alone:
             notes.append(f"no neighbour with a baseline for {_listed([names[k] for k in plan.alone])}")
         empty = [names[t.reference] for t, each in zip(plan.tasks, harvests, strict=True) if each.matches == 0]
