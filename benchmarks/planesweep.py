@@ -26,7 +26,7 @@ from rich.table import Table
 from splatinit import native
 from splatinit.matching import MatchView
 from splatinit.matching.planesweep import PlaneSweep, PlaneSweepConfig
-from splatinit.native import Stereo, StereoPhoto, stereo_minima
+from splatinit.native import Stereo, StereoPhoto, stereo_minima, stereo_semiglobal
 from splatinit.types import Camera
 
 GATHERS = {"sweep": 1, "search": 2}  # of 32 bits per sample: four pixels of 8 bits, or twice two of 16 bits
@@ -144,6 +144,9 @@ def stages(console: Console, repeats: int) -> None:
         size = f"{width}×{height}, 64 planes, 3 neighbours"
         row("sweep", size, seconds(lambda s=stereo, d=depths: s.sweep(d), repeats), units, units)
         cost = stereo.sweep(depths)
+        guide = rng.random((height, width)).astype(np.float32)
+        paths = seconds(lambda c=cost, g=guide: stereo_semiglobal(c, g, slope=0.1, jump=1.0, edge=0.1), repeats)
+        row("semi-global", size, paths, units, 0)
         row("minima", size, seconds(lambda c=cost: stereo_minima(c), repeats), units, 0)
     planes = np.zeros((3, 225, 400), np.float32)
     planes[0] = 0.5

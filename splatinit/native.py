@@ -7,6 +7,7 @@ for in the installed package (``splatinit/_lib``) and compiled at installation, 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 import weakref
@@ -172,6 +173,7 @@ def library() -> ctypes.CDLL:
         "splat_cpu_adam": (c_int, [c_void_p] * 4 + [c_int64] + [c_double] * 4 + [c_int64]),
         "splat_cpu_exp2": (None, [c_void_p, c_void_p, c_int64]),
         "splat_cpu_stereo_sweep": (c_int, [*_STEREO, c_void_p, c_int, c_void_p]),
+        "splat_cpu_stereo_semiglobal": (c_int, [c_void_p, c_int, c_int, c_int, c_void_p, *[c_float] * 3, c_void_p]),
         "splat_cpu_stereo_minima": (c_int, [c_void_p, c_int, c_int, c_int, c_void_p, c_void_p, c_void_p]),
         "splat_cpu_stereo_search": (
             c_int,
@@ -548,6 +550,31 @@ class Stereo:
         if planes.shape != (3, *self.grid):
             raise ShapeError(f"planes must be {[3, *self.grid]}, got {list(planes.shape)}.")
         return np.ascontiguousarray(planes, np.float32)
+
+
+def stereo_semiglobal(
+    cost: np.ndarray, guide: np.ndarray, *, slope: float, jump: float, edge: float = math.inf
+) -> np.ndarray:
+    """Semi-global matching: costs [h, d, w] of :meth:`Stereo.sweep`, in the mean over four paths, [h, d, w] float32.
+
+    On a path (right, left, down and up through the image) a pixel's cost is its own and the least of: what the pixel
+    before cost at the same hypothesis; at the next one on either side, and ``slope``; at any, and a jump; without the
+    least that it cost there (Hirschmüller 2008, eq. 13).
+
+    Args:
+        guide: [h, w] grey; a jump costs jump / (1 + difference / edge) between pixels of different grey.
+        slope, jump: 0 ≤ slope; a jump within flat grey costs ``jump``.      edge: > 0, in units of grey.
+    """
+    height, hypotheses, width = cost.shape
+    if guide.shape != (height, width):
+        raise ShapeError(f"guide must be {[height, width]}, got {list(guide.shape)}.")
+    cost, guide = (np.ascontiguousarray(array, np.float32) for array in (cost, guide))
+    means = np.empty_like(cost)
+    code = library().splat_cpu_stereo_semiglobal(
+        cost.ctypes.data, height, hypotheses, width, guide.ctypes.data, slope, jump, edge, means.ctypes.data
+    )
+    check_code(code, "stereo")
+    return means
 
 
 def stereo_minima(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

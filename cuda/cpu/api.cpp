@@ -390,6 +390,21 @@ int splat_cpu_stereo_sweep(const splat_stereo_view* reference, const splat_stere
     return SPLAT_OUT_OF_MEMORY;
 }
 
+int splat_cpu_stereo_semiglobal(const float* cost, int height, int hypotheses, int width, const float* guide, float slope,
+                                float jump, float edge, float* means) try {
+    if (!cost || !guide || !means || height < 1 || hypotheses < 1 || width < 1 || !(slope >= 0) || !(jump >= slope) ||
+        !(edge > 0))
+        return SPLAT_BAD_ARGUMENT;
+    const int threads = thread_setting();
+    const int64_t floats = semiglobal_scratch(hypotheses, width);
+    Buffer<float> scratch;
+    active()->stereo_semiglobal(cost, height, hypotheses, width, guide, {slope, jump, edge}, means,
+                                scratch.reserve(size_t(threads * floats)), floats, threads);
+    return SPLAT_OK;
+} catch (const std::bad_alloc&) {
+    return SPLAT_OUT_OF_MEMORY;
+}
+
 int splat_cpu_stereo_minima(const float* cost, int height, int hypotheses, int width, float* lowest, float* position,
                             float* rival) {
     if (!cost || !lowest || !position || !rival || height < 1 || hypotheses < 1 || width < 1) return SPLAT_BAD_ARGUMENT;

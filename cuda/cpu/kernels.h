@@ -80,6 +80,11 @@ struct StereoSearch {
     bool tilts;
 };
 
+// Semi-global matching: prices of a change to the next hypothesis and to any other, and what grey counts as an edge.
+struct SemiglobalRates {
+    float slope, jump, edge;
+};
+
 struct Kernels {
     const char* name;
     int lanes;
@@ -115,6 +120,10 @@ struct Kernels {
     // cost [height, hypotheses, width] of a grid of stride 1; scratch [threads, scratch_floats], see stereo_scratch.
     void (*stereo_sweep)(const StereoGrid&, const StereoViews&, const float* inverse_depths, int64_t hypotheses, float* cost,
                          float* scratch, int64_t scratch_floats, int threads);
+    // sums [height, hypotheses, width]: costs of the same shape along four paths; guide [height, width] of grey; scratch
+    // [threads, scratch_floats], see semiglobal_scratch.
+    void (*stereo_semiglobal)(const float* cost, int64_t height, int64_t hypotheses, int64_t width, const float* guide,
+                              const SemiglobalRates&, float* sums, float* scratch, int64_t scratch_floats, int threads);
     // lowest, position, rival [height, width] of costs [height, hypotheses, width].
     void (*stereo_minima)(const float* volume, int64_t height, int64_t hypotheses, int64_t width, float* lowest,
                           float* position, float* rival, int threads);
@@ -173,6 +182,14 @@ inline int64_t ssim_ring_floats(int64_t maps, int64_t stride) {
 // Floats that one thread needs: two filters, one behind the other.
 inline int64_t ssim_scratch(int64_t strip_width) {
     return ssim_ring_floats(kSsimMoments, strip_width + 2 * kSsimHalo) + ssim_ring_floats(3, strip_width);
+}
+
+// Hypotheses rounded up to full vectors of any instruction set.
+inline int64_t semiglobal_pitch(int64_t hypotheses) { return (hypotheses + 15) / 16 * 16; }
+// Floats that one thread of semi-global matching needs: a row and its sums turned around and what came before, or a strip.
+inline int64_t semiglobal_scratch(int64_t hypotheses, int64_t width) {
+    const int64_t pitch = semiglobal_pitch(hypotheses), row = 2 * width * pitch + pitch + 32, strip = 4 * (hypotheses + 2) * 16;
+    return row > strip ? row : strip;
 }
 
 }  // namespace splat

@@ -3,6 +3,7 @@
 #include "bin.h"
 #include "blend.h"
 #include "project.h"
+#include "semiglobal.h"
 #include "ssim.h"
 #include "sweep.h"
 
@@ -27,7 +28,7 @@ const Kernels& SPLAT_JOIN(kernels_, SPLAT_LEVEL)() {
     static const Kernels table = {
         SPLAT_STRING(SPLAT_LEVEL), kLanes,    project_loop,  bin_loop,  blend_loop, blend_vjp_loop,
         project_vjp_loop,          count_pairs_loop, ssim_loop, adam_loop, exp2_loop,
-        stereo_prepare_loop,       stereo_quads_loop, stereo_counted_loop, sweep_loop, stereo_minima_loop, plane_costs_loop,
+        stereo_prepare_loop,       stereo_quads_loop, stereo_counted_loop, sweep_loop, semiglobal_loop, stereo_minima_loop, plane_costs_loop,
         plane_search_loop};
     return table;
 }

@@ -214,6 +214,11 @@ static inline void sum_lanes8(const vf* v, float* out) {
 #endif
 }
 
+static inline float lane_min(vf v) {
+    float least = v[0];
+    for (int k = 1; k < kLanes; ++k) least = v[k] < least ? v[k] : least;
+    return least;
+}
 static inline float sum_lanes(vf v) {
     float sum = 0.0f;
     for (int width = kLanes / 2; width > 0; width /= 2)

@@ -44,7 +44,8 @@ __global__ void tiles_and_adam(const float* in, float* out, int* first_last) {
 __global__ void stereo(const float* in, float* out) {
     const SweepWarp<float> warp(in, in[12], in[13], in[14], in[15], in[16]);
     out[0] = warp.behind ? 0.0f : warp.u + warp.v + warp.ux + warp.uy + warp.vx + warp.vy + warp.rate;
-    out[1] = sweep_cost(in[0], in[1], in[2], in[3], in[4], in[5], 1e-4f) + sweep_vertex(in[0], in[1], in[2]);
+    out[1] = sweep_cost(in[0], in[1], in[2], in[3], in[4], in[5], 1e-4f) + sweep_vertex(in[0], in[1], in[2]) +
+             semiglobal_step(in[0], in[1], in[2], in[3], in[4], in[5], in[6]) + semiglobal_jump(in[0], 0.1f, in[1]);
 }
 
 template __global__ void forward_and_backward<float>(const float*, float*, Camera<float>, int);

@@ -682,7 +682,7 @@ void check_refusals() {
 
 // What stereo makes of photos that end where their memory ends, of ordinary and hostile maps between them.
 struct StereoOutcome {
-    Floats sweep, lowest, position, rival, planes, cost, costs, rate;
+    Floats sweep, smooth, lowest, position, rival, planes, cost, costs, rate;
 };
 
 StereoOutcome run_stereo(const Guarded<uint16_t>& photo, const std::vector<Guarded<uint16_t>*>& others, int width, int height,
@@ -697,9 +697,14 @@ StereoOutcome run_stereo(const Guarded<uint16_t>& photo, const std::vector<Guard
     const int gw = (width - sparse.first + stride - 1) / stride, gh = (height - sparse.first + stride - 1) / stride;
     const size_t pixels = size_t(width) * size_t(height), grid = size_t(gw) * size_t(gh);
     const Guarded<float> depths(Floats{0.0f, 0.2f, 0.5f, 1.0f, 3.0f});
-    Guarded<float> sweep(pixels * kPlanes, fill), lowest(pixels, fill), position(pixels, fill), rival(pixels, fill);
+    Guarded<float> sweep(pixels * kPlanes, fill), smooth(pixels * kPlanes, fill), lowest(pixels, fill), position(pixels, fill), rival(pixels, fill);
     expect(splat_cpu_stereo_sweep(&reference, views.data(), count, &dense, depths.data(), kPlanes, sweep.data()) == SPLAT_OK,
            "sweep was refused");
+    Floats ramp(pixels);
+    for (size_t i = 0; i < pixels; ++i) ramp[i] = float(i % 7) / 7;
+    const Guarded<float> guide(ramp);
+    expect(splat_cpu_stereo_semiglobal(sweep.data(), height, kPlanes, width, guide.data(), 0.1f, 1.0f, 0.1f, smooth.data()) == SPLAT_OK,
+           "semi-global matching was refused");
     expect(splat_cpu_stereo_minima(sweep.data(), height, kPlanes, width, lowest.data(), position.data(), rival.data()) == SPLAT_OK,
            "minima were refused");
     Floats start(3 * grid, 0.0f);
@@ -711,15 +716,17 @@ StereoOutcome run_stereo(const Guarded<uint16_t>& photo, const std::vector<Guard
            "search was refused");
     expect(splat_cpu_stereo_costs(&reference, views.data(), count, &sparse, planes.data(), 0.5f, costs.data(), rate.data()) == SPLAT_OK,
            "costs were refused");
-    const Guarded<float>* outputs[] = {&sweep, &lowest, &position, &rival, &planes, &cost, &costs, &rate};
+    const Guarded<float>* outputs[] = {&sweep, &smooth, &lowest, &position, &rival, &planes, &cost, &costs, &rate};
     for (const Guarded<float>* output : outputs) expect(output->intact(), "stereo wrote beside an output");
     for (const Guarded<float>* output : {&sweep, &lowest, &rival, &cost, &costs})
         for (size_t i = 0; i < output->size(); ++i)
             expect(output->data()[i] >= 0 && output->data()[i] <= 1, "a cost of %g", double(output->data()[i]));
+    for (size_t i = 0; i < smooth.size(); ++i)
+        expect(smooth.data()[i] >= 0 && smooth.data()[i] <= 2, "a cost of %g along paths", double(smooth.data()[i]));
     expect(photo.intact(), "stereo wrote into the reference");
     for (const Guarded<uint16_t>* other : others) expect(other->intact(), "stereo wrote into a neighbour");
     const auto copy = [](const Guarded<float>& values) { return Floats(values.data(), values.data() + values.size()); };
-    return {copy(sweep), copy(lowest), copy(position), copy(rival), copy(planes), copy(cost), copy(costs), copy(rate)};
+    return {copy(sweep), copy(smooth), copy(lowest), copy(position), copy(rival), copy(planes), copy(cost), copy(costs), copy(rate)};
 }
 
 void check_stereo() {
@@ -759,10 +766,10 @@ void check_stereo() {
         const StereoOutcome want = run_stereo(*photo, pointers, width, height, views, radius, stride, 1, 0x00);
         for (int threads : {2, 3, 7}) {
             const StereoOutcome got = run_stereo(*photo, pointers, width, height, views, radius, stride, threads, 0xff);
-            const Floats StereoOutcome::*members[] = {&StereoOutcome::sweep,  &StereoOutcome::lowest, &StereoOutcome::position,
+            const Floats StereoOutcome::*members[] = {&StereoOutcome::sweep,  &StereoOutcome::smooth, &StereoOutcome::lowest, &StereoOutcome::position,
                                                       &StereoOutcome::rival,  &StereoOutcome::planes, &StereoOutcome::cost,
                                                       &StereoOutcome::costs,  &StereoOutcome::rate};
-            for (size_t m = 0; m < 8; ++m)
+            for (size_t m = 0; m < 9; ++m)
                 expect(same_bits((want.*members[m]).data(), (got.*members[m]).data(), (want.*members[m]).size()),
                        "output %zu differs with %d threads", m, threads);
         }

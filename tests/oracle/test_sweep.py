@@ -10,7 +10,7 @@ from test_native import runnable_levels
 
 from splatinit import native
 from splatinit.errors import BackendError, ShapeError
-from splatinit.native import Stereo, StereoPhoto, stereo_minima
+from splatinit.native import Stereo, StereoPhoto, stereo_minima, stereo_semiglobal
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="splat_cpu is not built in this installation")
 MARGIN = 1.0 / 64.0  # px from the outermost pixel centres, as sweep.h has it
@@ -188,6 +188,55 @@ def test_minima_are_those_of_a_loop(level: str) -> None:
         assert position[y, x] == pytest.approx(place, abs=1e-4)
 
 
+def brute_semiglobal(cost: np.ndarray, guide: np.ndarray, slope: float, jump: float, edge: float) -> np.ndarray:
+    """Pixel by pixel and hypothesis by hypothesis, in doubles."""
+    height, hypotheses, width = cost.shape
+    total = np.zeros(cost.shape)
+    for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        path = np.zeros(cost.shape)
+        for y in range(height)[:: -1 if dy < 0 else 1]:
+            for x in range(width)[:: -1 if dx < 0 else 1]:
+                before_y, before_x = y - dy, x - dx
+                path[y, :, x] = cost[y, :, x]
+                if not (0 <= before_y < height and 0 <= before_x < width):
+                    continue
+                before = path[before_y, :, before_x]
+                leap = jump / (1 + abs(float(guide[y, x]) - float(guide[before_y, before_x])) / edge)
+                for d in range(hypotheses):
+                    ways = [before[d], before.min() + leap]
+                    ways += [before[n] + slope for n in (d - 1, d + 1) if 0 <= n < hypotheses]
+                    path[y, d, x] += min(ways) - before.min()
+        total += path
+    return total / 4
+
+
+# Widths and hypotheses below, at and beyond a vector's lanes and a strip's columns, at every level.
+@pytest.mark.parametrize("shape", [(5, 7, 37), (3, 16, 16), (2, 1, 5), (9, 33, 20), (1, 4, 65), (4, 17, 1)])
+@pytest.mark.parametrize("edge", [0.2, float("inf")])
+def test_semiglobal_is_the_double_loop(level: str, shape: tuple[int, int, int], edge: float) -> None:
+    rng = np.random.default_rng(sum(shape))
+    cost, guide = rng.random(shape).astype(np.float32), rng.random(shape[::2]).astype(np.float32)
+    rates = {"slope": 0.05, "jump": 0.3, "edge": edge}
+    expected = brute_semiglobal(cost, guide, *rates.values())
+    assert np.abs(stereo_semiglobal(cost, guide, **rates) - expected).max() < 1e-5
+    assert (np.abs(expected - cost).max() > 0.05) == (shape[1] > 1)  # a single hypothesis has no choice
+
+
+def test_semiglobal_carries_depth_over_what_has_no_contrast(level: str) -> None:
+    """Only the borders of a flat square know their depth, a slant from hypothesis 3 to 8; an edge of grey lets go."""
+    cost = np.full((24, 16, 40), 0.9, np.float32)
+    truth = np.rint(np.linspace(3, 8, 40)).astype(int)
+    known = np.ones((24, 40), bool)
+    known[3:-3, 3:-3] = False
+    for y, x in np.argwhere(known):
+        cost[y, truth[x], x] = 0.1
+    cost[:, :, 30:] = 0.9
+    cost[:, 14, 30:] = 0.1  # another surface
+    guide = np.where(np.arange(40) < 30, 0.3, 0.7).astype(np.float32) * np.ones((24, 1), np.float32)
+    _, position, _ = stereo_minima(stereo_semiglobal(cost, guide, slope=0.1, jump=1.0, edge=0.1))
+    assert np.abs(position[:, :30] - truth[:30]).max() < 1.2 and np.abs(position[:, 30:] - 14).max() < 0.6
+
+
 SEARCH = {"inverse_depths": (0.05, 1.0), "steepest": 0.1}
 
 
@@ -243,7 +292,8 @@ def test_any_number_of_threads_gives_the_same_bits(level: str) -> None:
         native.set_threads(threads)
         sweep = s.sweep(DEPTHS)
         planes, cost = s.search(start, [1.0, 0.5, 0.25], **SEARCH)
-        results.append([sweep, *stereo_minima(sweep), planes, cost, *s.costs(planes, 0.5)])
+        smooth = stereo_semiglobal(sweep, np.zeros((43, 61)), slope=0.1, jump=1.0)
+        results.append([sweep, smooth, *stereo_minima(smooth), planes, cost, *s.costs(planes, 0.5)])
     native.set_threads(before)
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -296,6 +346,12 @@ def test_bad_arguments_are_refused() -> None:
     for settings in ({"radius": 0}, {"radius": 5}, {"best": 2}, {"stride": 2, "first": 2}, {"noise": 0.0}):
         with pytest.raises(BackendError, match="stereo: the native engine refused its arguments"):
             Stereo(good, [good], **settings).sweep(DEPTHS)
+    cost = np.zeros((20, 3, 20), np.float32)
+    with pytest.raises(ShapeError, match=r"guide must be \[20, 20\], got \[20, 19\]"):
+        stereo_semiglobal(cost, grey[:, 1:], slope=0.1, jump=1.0)
+    for rates in ({"slope": -0.1, "jump": 1.0}, {"slope": 0.1, "jump": 0.05}, {"slope": 0.1, "jump": 1.0, "edge": 0.0}):
+        with pytest.raises(BackendError, match="stereo: the native engine refused"):
+            stereo_semiglobal(cost, grey, **rates)
     with pytest.raises(BackendError, match="stereo: the native engine refused"):
         Stereo(good, []).sweep(DEPTHS)
     with pytest.raises(BackendError, match="stereo: the native engine refused"):

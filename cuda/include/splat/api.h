@@ -160,6 +160,11 @@ typedef struct {
 // which a window is not wholly inside, or touches an unusable pixel, costs 1. Neighbours are read as 1 + round(254 grey).
 SPLAT_API int splat_cpu_stereo_sweep(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
                                      const splat_stereo_settings*, const float* inverse_depths, int hypotheses, float* cost);
+// Costs [h, hypotheses, w], summed along four paths (semi-global matching): means [h, hypotheses, w] over the paths. A change to
+// the next hypothesis costs `slope`, to any other `jump` / (1 + difference / edge), between pixels of a guide [h, w] (grey)
+// that differ by so much.
+SPLAT_API int splat_cpu_stereo_semiglobal(const float* cost, int height, int hypotheses, int width, const float* guide, float slope,
+                                          float jump, float edge, float* means);
 // Of costs [h, hypotheses, w], pixel by pixel [h, w]: the lowest; its hypothesis, with the vertex of the parabola through it and
 // its neighbours; and the lowest local minimum more than two hypotheses away from it (1 where there is none).
 SPLAT_API int splat_cpu_stereo_minima(const float* cost, int height, int hypotheses, int width, float* lowest, float* position,

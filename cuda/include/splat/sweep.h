@@ -70,5 +70,22 @@ SPLAT_HD T sweep_vertex(T below, T middle, T above) {
     return choose(curvature > 1e-6f, choose(upper > -1.0f, upper, T{} - 1.0f), T{});
 }
 
+// A path of semi-global matching goes on by one pixel (Hirschmueller 2008, eq. 13): the cost of a hypothesis there, and of
+// coming from the same hypothesis, from the next one on either side for `slope`, or from the cheapest of all, `lowest`, for
+// `leap` = lowest + the price of a jump. Without `lowest`, which is taken off again, sums would grow along the path.
+template <class T>
+SPLAT_HD T semiglobal_step(T cost, T before, T same, T behind, T slope, T leap, T lowest) {
+    const T beside = choose(before < behind, before, behind) + slope;
+    const T steady = choose(same < beside, same, beside);
+    return cost + choose(steady < leap, steady, leap) - lowest;
+}
+
+// The price of a jump between two pixels that differ by so much grey: half of it where they differ by `edge`.
+template <class T>
+SPLAT_HD T semiglobal_jump(T jump, float edge, T difference) {
+    const T size = choose(difference < 0.0f, -difference, difference);
+    return jump / (1.0f + size / edge);
+}
+
 }  // namespace SPLAT_LEVEL
 }  // namespace splat
