@@ -1,6 +1,6 @@
 // Multi-view stereo: a sweep of planes over all pixels, and a search for one plane per pixel.
 //
-// The sweep takes fronto-parallel planes at given inverse depths. A thread takes a plane and walks down the image: it reads
+// The sweep takes fronto-parallel planes at given inverse depths. A thread takes a plane and walks down a band of the image: it reads
 // one row of each neighbour as that plane maps it (a gather per sample), keeps the last rows of the window in a ring, and
 // sums them down and across, so that a window costs the same for any content.
 //
@@ -19,6 +19,7 @@ namespace splat {
 inline namespace SPLAT_LEVEL {
 
 constexpr float kGreyScale = 1.0f / 65534.0f;  // photos are 1 + 65534 grey, 0 where unusable
+constexpr int64_t kBandRows = 96;             // of the sweep; a window's reach of rows is read twice at each seam
 constexpr float kByteScale = 1.0f / 254.0f;    // and quads 1 + 254 grey
 
 static inline vf grey_of(vi code) { return fma(__builtin_convertvector(code, vf), set1(kGreyScale), set1(-0.5f - kGreyScale)); }
@@ -186,14 +187,18 @@ static void sweep_planes(const StereoGrid& grid, const StereoViews& views, const
                          float* cost, float* scratch, int64_t scratch_floats, int threads) {
     constexpr int kRows = 2 * kRadius + 1;
     const int64_t width = grid.padded_width(), pitch = width + 2 * kStereoPad;
-    parallel_for(hypotheses, 1, threads, [&](int64_t plane, int worker) {
+    // Bands of rows, all planes of one before the next: what they read of the photos stays in the core's own cache.
+    const int64_t bands = (grid.height + kBandRows - 1) / kBandRows;
+    parallel_for(bands * hypotheses, 1, threads, [&](int64_t task, int worker) {
+        const int64_t plane = task % hypotheses, top = task / hypotheses * kBandRows;
+        const int64_t bottom = top + kBandRows < grid.height ? top + kBandRows : grid.height;
         float* ring = scratch + worker * scratch_floats;               // [views, kRows, width]
         float* sums = ring + int64_t(views.count) * kRows * width;     // [3, pitch]
         float* costs = sums + 3 * pitch;                               // [views, width]
         __builtin_memset(ring, 0, size_t(sums + 3 * pitch - ring) * sizeof(float));
-        for (int64_t y = -kRadius; y < grid.height; ++y) {
+        for (int64_t y = (top > kRadius ? top - kRadius : 0) - kRadius; y < bottom; ++y) {
             const int64_t next = y + kRadius;
-            const bool first = y < 0;
+            const bool first = y < top;  // only fills the ring
             for (int k = 0; k < views.count; ++k) {
                 float* rows = ring + int64_t(k) * kRows * width;
                 float* out = rows + next % kRows * width;
