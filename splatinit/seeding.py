@@ -32,12 +32,15 @@ class SeedConfig:
             (3DGS: 1; 3DGS-MCMC: 0.1).
         max_scale_quantile: in (0, 1]; scales beyond this quantile of the cloud's scales are capped to it, because
             an isolated point would otherwise start as a blob that hides the scene. 1 caps nothing.
+        thickness: in (0, 1]; points that bring normals start as discs, along the normal so many times as large as
+            across it. 1: as balls.
     """
 
     sh_degree: int = 3
     opacity: float = 0.1
     scale_factor: float = 1.0
     max_scale_quantile: float = 0.99
+    thickness: float = 1.0
 
     def __post_init__(self) -> None:
         if self.sh_degree not in (0, 1, 2, 3):
@@ -48,19 +51,22 @@ class SeedConfig:
             raise ConfigError(f"seeding.scale_factor is {self.scale_factor:g}; expected a positive number.")
         if not 0 < self.max_scale_quantile <= 1:
             raise ConfigError(f"seeding.max_scale_quantile is {self.max_scale_quantile:g}; expected it in (0, 1].")
+        if not 0 < self.thickness <= 1:
+            raise ConfigError(f"seeding.thickness is {self.thickness:g}; expected it in (0, 1].")
 
 
 def seed_gaussians(points: PointCloud, config: SeedConfig = SeedConfig()) -> Gaussians:
-    """Gaussians (float32, on the CPU) that start at ``points``: isotropic, unrotated, with the colour as SH degree 0.
+    """Gaussians (float32, on the CPU) that start at ``points``, with the colour as SH degree 0.
 
     Scale: ``points.radius`` where it is given, else the mean distance to the 3 nearest neighbours, floored and capped
     (Kerbl et al. 2023, §5.1: "axes equal to the mean of the distance to the closest three points"; their code takes
     the root of the mean squared distance instead, we follow the paper). Opacity: ``points.opacity``, else
-    ``config.opacity``.
+    ``config.opacity``. Shape: isotropic and unrotated; where ``config.thickness`` is below 1 and ``points.normal`` is
+    given, a disc with the covariance s² (I − n nᵀ) + (thickness · s)² n nᵀ.
 
     Raises:
-        BadPoints: the cloud is empty or not finite, has a radius that is not positive, or has neither radii nor two
-            different points to measure a scale by.
+        BadPoints: the cloud is empty or not finite, has a radius that is not positive, has neither radii nor two
+            different points to measure a scale by, or is to start as discs and has a normal without a direction.
     """
     import torch
 
@@ -69,12 +75,16 @@ def seed_gaussians(points: PointCloud, config: SeedConfig = SeedConfig()) -> Gau
     scale = _scales(points, config)
     opacity = np.full(n, config.opacity) if points.opacity is None else points.opacity.astype(np.float64)
     opacity = opacity.clip(OPACITY_MARGIN, 1 - OPACITY_MARGIN)
-    quats = torch.zeros(n, 4)
+    log_scales = np.log(scale)[:, None].repeat(3, axis=1)
+    quats = np.zeros((n, 4))
     quats[:, 0] = 1.0
+    if points.normal is not None and config.thickness < 1:
+        quats = _z_onto(_unit_normals(points))
+        log_scales[:, 2] += math.log(config.thickness)
     return Gaussians(
         means=torch.from_numpy(points.xyz.copy()),
-        quats=quats,
-        log_scales=torch.from_numpy(np.log(scale).astype(np.float32))[:, None].repeat(1, 3),
+        quats=torch.from_numpy(quats.astype(np.float32)),
+        log_scales=torch.from_numpy(log_scales.astype(np.float32)),
         logit_opacities=torch.from_numpy(np.log(opacity / (1 - opacity)).astype(np.float32)),
         sh0=torch.from_numpy((points.rgb - np.float32(0.5)) / np.float32(SH_C0))[:, None, :],
         shN=torch.zeros(n, (config.sh_degree + 1) ** 2 - 1, 3),
@@ -98,3 +108,28 @@ def _scales(points: PointCloud, config: SeedConfig) -> np.ndarray:
     # "higher" takes an existing scale: a cloud of fewer than about 100 points, where each is meant, is not capped.
     cap = np.quantile(different, config.max_scale_quantile, method="higher")
     return config.scale_factor * distance.clip(FLOOR_OF_MEDIAN * np.median(different), cap)
+
+
+def _unit_normals(points: PointCloud) -> np.ndarray:
+    """[n, 3] float64. A file may bring normals of any length, but one of length 0 has no direction."""
+    normal = points.normal.astype(np.float64)
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    bad = int((length == 0).sum())
+    if bad:
+        raise BadPoints(
+            f"Seeding: {bad} of {len(points)} points have the normal (0, 0, 0), so that they have no disc; the first "
+            f"is number {int(np.argmin(length))}.",
+            hint="Give all points a normal or none, or use seeding.thickness=1, which needs none.",
+        )
+    return normal / length
+
+
+def _z_onto(normal: np.ndarray) -> np.ndarray:
+    """[n, 4] unit quaternions (wxyz) of the shortest rotations of z onto ±``normal`` [n, 3], unit vectors.
+
+    A disc is the same for both signs, and the one with z ≥ 0 is never antiparallel to z, where there is no shortest.
+    """
+    x, y, z = (np.where(normal[:, 2:] < 0, -normal, normal)).T
+    # Half way between no rotation and twice the rotation, which is the product of both vectors.
+    quats = np.stack([1 + z, -y, x, np.zeros_like(z)], axis=1)
+    return quats / np.linalg.norm(quats, axis=1, keepdims=True)

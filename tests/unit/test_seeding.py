@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from splatinit.errors import BadPoints, ConfigError
 from splatinit.seeding import FLOOR_OF_MEDIAN, SH_C0, SeedConfig, seed_gaussians
@@ -76,6 +77,50 @@ def test_the_points_are_copied():
     assert points.xyz.any()
 
 
+def covariances(g) -> np.ndarray:
+    """[n, 3, 3] by scipy's rotations: an oracle that shares nothing with the seeding."""
+    R = Rotation.from_quat(g.quats.double().numpy()[:, [1, 2, 3, 0]]).as_matrix()
+    return R @ (np.eye(3) * g.scales.double().numpy()[:, None, :] ** 2) @ R.transpose(0, 2, 1)
+
+
+NEARLY_DOWN = [1e-9, 0.0, -1.0]
+AXES = [*np.eye(3), *-np.eye(3), NEARLY_DOWN, [0.6, 0.0, 0.8], [0.6, 0.0, -0.8], [0.0, 1.0, 1e-30], [3.0, -4.0, 12.0]]
+
+
+@pytest.mark.parametrize("thickness", [1.0, 0.5, 1e-3])
+def test_discs_lie_across_their_normals(thickness):
+    rng = np.random.default_rng(0)
+    normal = np.concatenate([AXES, rng.normal(size=(50, 3))])
+    points = cloud(rng.normal(size=normal.shape), normal=normal, radius=rng.uniform(0.1, 2, len(normal)))
+    g = seed_gaussians(points, SeedConfig(thickness=thickness))
+    torch.testing.assert_close(g.quats.norm(dim=1), torch.ones(len(normal)))
+    for covariance, n, s in zip(covariances(g), normal, points.radius, strict=True):
+        along = np.outer(n, n) / (n @ n)
+        expected = s**2 * (np.eye(3) - along) + (thickness * s) ** 2 * along
+        np.testing.assert_allclose(covariance, expected, atol=1e-6 * s**2)
+
+
+def test_points_without_normals_are_balls():
+    points = cloud(grid(2))
+    discs, balls = (seed_gaussians(points, SeedConfig(thickness=t)) for t in (0.2, 1.0))
+    for name, value in balls.tensors().items():
+        assert torch.equal(discs.tensors()[name], value)
+
+
+def test_normals_without_a_direction():
+    normal = np.tile([0.0, 0.0, 1.0], (8, 1))
+    normal[[2, 5]] = 0
+    points = cloud(grid(2), normal=normal)
+    text = r"2 of 8 points have the normal \(0, 0, 0\).*the first is number 2"
+    with pytest.raises(BadPoints, match=text) as error:
+        seed_gaussians(points, SeedConfig(thickness=0.5))
+    assert "seeding.thickness=1" in error.value.hint
+    assert len(seed_gaussians(points)) == 8  # balls need no normal
+    normal[2] = np.nan
+    with pytest.raises(BadPoints, match="1 of 8 points have non-finite normal"):
+        seed_gaussians(cloud(grid(2), normal=normal), SeedConfig(thickness=0.5))
+
+
 @pytest.mark.parametrize(
     ("points", "text"),
     [
@@ -92,7 +137,16 @@ def test_points_that_cannot_be_seeded(points, text):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"sh_degree": 4}, {"opacity": 0.0}, {"opacity": 1.0}, {"scale_factor": 0.0}, {"max_scale_quantile": 0.0}]
+    "bad",
+    [
+        {"sh_degree": 4},
+        {"opacity": 0.0},
+        {"opacity": 1.0},
+        {"scale_factor": 0.0},
+        {"max_scale_quantile": 0.0},
+        {"thickness": 0.0},
+        {"thickness": 1.5},
+    ],
 )
 def test_bad_settings_are_named(bad):
     with pytest.raises(ConfigError, match=f"seeding.{next(iter(bad))} is"):
