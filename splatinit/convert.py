@@ -27,7 +27,7 @@ from .io.images import ImageFile, open_image, write_png
 from .io.pointcloud import write_ply_points
 from .progress import Progress, Silent
 from .registry import nearest
-from .types import Camera, PointCloud, Scene, View
+from .types import POINT_FIELDS, Camera, PointCloud, Scene, View
 
 TARGETS = ("colmap", "nerfstudio")
 
@@ -312,9 +312,7 @@ def _notes(items: Sequence[_Item], scene: Scene, to: str) -> tuple[str, ...]:
     if scene.points is None or not len(scene.points):
         notes.append("there are no points: 3DGS's own trainer needs some (--pose triangulates them)")
     elif to == "colmap":
-        extra = [
-            name for name in ("radius", "opacity", "normal", "confidence") if getattr(scene.points, name) is not None
-        ]
+        extra = [name for name in POINT_FIELDS[2:] if getattr(scene.points, name) is not None]
         if extra:
             notes.append(f"COLMAP's points have no {', '.join(extra)}: left out")
     return tuple(notes)

@@ -26,7 +26,7 @@ class SeedConfig:
 
     Attributes:
         sh_degree: 0 to 3, degree of the view-dependent colour that training may reach (3DGS: 3). Coefficients beyond
-            degree 0 start at 0; each degree adds 2·degree + 1 of them and its cost.
+            degree 0 start at 0 unless the points bring them; each degree adds 2·degree + 1 of them and its cost.
         opacity: in (0, 1), of points that do not bring their own (3DGS: 0.1; 3DGS-MCMC: 0.5).
         scale_factor: times the mean distance to the 3 nearest neighbours, for points that do not bring a radius
             (3DGS: 1; 3DGS-MCMC: 0.1).
@@ -56,7 +56,7 @@ class SeedConfig:
 
 
 def seed_gaussians(points: PointCloud, config: SeedConfig = SeedConfig()) -> Gaussians:
-    """Gaussians (float32, on the CPU) that start at ``points``, with the colour as SH degree 0.
+    """Gaussians (float32, on the CPU) that start at ``points``, with their colours as SH.
 
     Scale: ``points.radius`` where it is given, else the mean distance to the 3 nearest neighbours, floored and capped
     (Kerbl et al. 2023, §5.1: "axes equal to the mean of the distance to the closest three points"; their code takes
@@ -75,6 +75,10 @@ def seed_gaussians(points: PointCloud, config: SeedConfig = SeedConfig()) -> Gau
     scale = _scales(points, config)
     opacity = np.full(n, config.opacity) if points.opacity is None else points.opacity.astype(np.float64)
     opacity = opacity.clip(OPACITY_MARGIN, 1 - OPACITY_MARGIN)
+    shN = np.zeros((n, (config.sh_degree + 1) ** 2 - 1, 3), np.float32)
+    if points.sh is not None:
+        k = min(points.sh.shape[1], shN.shape[1])
+        shN[:, :k] = points.sh[:, :k]
     log_scales = np.log(scale)[:, None].repeat(3, axis=1)
     quats = np.zeros((n, 4))
     quats[:, 0] = 1.0
@@ -87,7 +91,7 @@ def seed_gaussians(points: PointCloud, config: SeedConfig = SeedConfig()) -> Gau
         log_scales=torch.from_numpy(log_scales.astype(np.float32)),
         logit_opacities=torch.from_numpy(np.log(opacity / (1 - opacity)).astype(np.float32)),
         sh0=torch.from_numpy((points.rgb - np.float32(0.5)) / np.float32(SH_C0))[:, None, :],
-        shN=torch.zeros(n, (config.sh_degree + 1) ** 2 - 1, 3),
+        shN=torch.from_numpy(shN),
     )
 
 

@@ -53,7 +53,8 @@ class TrainConfig:
         lr_scales: of the log scales.        lr_opacities: of the logit opacities.
         lr_quats: of the quaternions.        lr_sh0: of the SH coefficients of degree 0.
         lr_shN: of the higher ones: they are seen from few directions each, and would overfit at the rate of sh0.
-        sh_interval: fraction of the steps after which the next SH degree joins in (3DGS: 1000 of 30 000).
+        sh_interval: fraction of the steps after which the next SH degree joins in (3DGS: 1000 of 30 000). Degrees that
+            the start brings are there from the first step on.
         resolution: share of the working size (of the sides) that the photos have in the first steps; it grows to 1 in
             ``RESOLUTION_LEVELS`` equal steps. Small images cost less, and call for fewer Gaussians: of those that would
             grow, a refinement grows the share that the photos have of their pixels (DashGaussian, arXiv:2503.18402).
@@ -225,6 +226,7 @@ def train(
     held_out = HeldOut(scene, rasterizer, settings, device) if scene.test else None
     preview_every = max(1, round(config.preview * config.steps))
     sh_every = max(1, round(config.sh_interval * config.steps))
+    sh_start = _degree_in_use(gaussians)
     depth_steps = config.depth_until * config.steps
     random = torch.Generator()
     interrupted = False
@@ -248,7 +250,7 @@ def train(
         for done in range(adam.steps, config.steps):
             step = done + 1  # `done` updates are behind, this one is number `step`
             adam.learning_rates["means"] = rates["means"] * config.lr_means_factor(done)
-            degree = min(gaussians.sh_degree, done // sh_every)
+            degree = min(gaussians.sh_degree, max(sh_start, done // sh_every))
             depth_weight = config.depth_weight * (1 - done / depth_steps) if done < depth_steps else 0.0
             stats = densifier.wants_stats(step)
 
@@ -321,6 +323,12 @@ def train(
         profile=Profile(steps=adam.steps - resumed, seconds=watch.seconds),
         notes=(*notes, *targets.notes),
     )
+
+
+def _degree_in_use(gaussians: Gaussians) -> int:
+    """The highest SH degree of which a coefficient is not 0."""
+    used = gaussians.shN.any(dim=2).any(dim=0).nonzero()
+    return math.isqrt(int(used.max()) + 1) if len(used) else 0
 
 
 def memory_needs(scene: Scene, sh_degree: int, config: TrainConfig) -> TrainingMemory:

@@ -189,6 +189,9 @@ class ImageSet:
 
 
 # ------------------------------------------------------------------------------------------------------------ points
+POINT_FIELDS = ("xyz", "rgb", "radius", "opacity", "normal", "confidence", "sh")
+
+
 @dataclass(frozen=True)
 class PointCloud:
     """Points with colours, and what an initializer may know beyond them.
@@ -198,6 +201,8 @@ class PointCloud:
         radius: [n] scene units: the scale a Gaussian should start with, instead of the neighbour distance.
         opacity: [n] in (0, 1): the opacity it should start with.
         normal: [n, 3] unit.                   confidence: [n] ≥ 0, larger is better.
+        sh: [n, k, 3], k = 3, 8 or 15: how the colour changes with the direction, as Gaussians.shN; ``rgb`` is then the
+            part that does not change.
     """
 
     xyz: np.ndarray
@@ -206,10 +211,16 @@ class PointCloud:
     opacity: np.ndarray | None = None
     normal: np.ndarray | None = None
     confidence: np.ndarray | None = None
+    sh: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.xyz)
         shapes = {"xyz": (n, 3), "rgb": (n, 3), "radius": (n,), "opacity": (n,), "normal": (n, 3), "confidence": (n,)}
+        if self.sh is not None:
+            k = self.sh.shape[1] if self.sh.ndim == 3 else -1
+            if k not in (3, 8, 15):
+                raise ShapeError(f"PointCloud.sh must be [n, 3|8|15, 3], got {list(self.sh.shape)}.")
+            shapes["sh"] = (n, k, 3)
         for name, shape in shapes.items():
             value = getattr(self, name)
             if value is None:
@@ -226,7 +237,7 @@ class PointCloud:
         """Raise BadPoints, naming ``where``, when the cloud is empty or anything in it is not finite."""
         if len(self) == 0:
             raise BadPoints(f"{where}: the point cloud is empty.", hint="Try --init random, or another poser.")
-        for name in ("xyz", "rgb", "radius", "opacity", "normal", "confidence"):
+        for name in POINT_FIELDS:
             value = getattr(self, name)
             if value is not None and not np.isfinite(value).all():
                 rows = ~np.isfinite(value.reshape(len(self), -1)).all(axis=1)
@@ -238,8 +249,7 @@ class PointCloud:
 
     def select(self, index: np.ndarray) -> PointCloud:
         """The points that ``index`` (mask or integers) picks, with all their fields."""
-        names = ("xyz", "rgb", "radius", "opacity", "normal", "confidence")
-        return PointCloud(**{k: None if getattr(self, k) is None else getattr(self, k)[index] for k in names})
+        return PointCloud(**{k: None if getattr(self, k) is None else getattr(self, k)[index] for k in POINT_FIELDS})
 
 
 # ------------------------------------------------------------------------------------------------------------- scene

@@ -12,16 +12,19 @@ from .ply import columns, read_vertices, write_vertices
 
 _COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 _OPTIONAL = ("radius", "opacity", "confidence")
+_SH = {9: 3, 24: 8, 45: 15}  # number of f_rest columns → coefficients k
 
 
 def read_ply_points(path: Path) -> PointCloud:
     """Read a PLY point cloud, ASCII or binary.
 
     Colours are integers scaled by their type's largest value, or floats in [0, 1]; without colours the points are
-    mid-grey. Normals that are all zero (writers fill the columns so) are dropped; faces are ignored.
+    mid-grey. SH coefficients beyond degree 0 are f_rest columns as in a splat (channel-major). Normals that are all
+    zero (writers fill the columns so) are dropped; faces are ignored.
 
     Raises:
-        FormatError: not a PLY file, truncated, without x y z, or a trained splat.
+        FormatError: not a PLY file, truncated, without x y z, an impossible number of SH coefficients, or a trained
+            splat.
         BadPoints: empty, or something is not finite.
     """
     path = Path(path)
@@ -53,10 +56,19 @@ def read_ply_points(path: Path) -> PointCloud:
         if normal is not None and not normal.any():
             normal = None
     optional = {name: columns(vertices, (name,)) for name in _OPTIONAL}
+    rest = sum(name.startswith("f_rest_") for name in vertices.dtype.names)
+    sh = columns(vertices, _rest_names(_SH[rest])) if rest in _SH else None
+    if rest and sh is None:
+        raise FormatError(
+            f"{path}: has {rest} f_rest columns; expected f_rest_0 to f_rest_8, _23 or _44 (SH degree 1 to 3), or "
+            "none.",
+            path=path,
+        )
     cloud = PointCloud(
         xyz=xyz,
         rgb=rgb,
         normal=normal,
+        sh=None if sh is None else sh.reshape(len(sh), 3, -1).transpose(0, 2, 1),
         **{name: None if value is None else value[:, 0] for name, value in optional.items()},
     )
     cloud.check(str(path))
@@ -64,7 +76,7 @@ def read_ply_points(path: Path) -> PointCloud:
 
 
 def write_ply_points(path: Path, points: PointCloud) -> None:
-    """Write x y z nx ny nz (float) red green blue (uchar), and radius opacity confidence (float) where known.
+    """Write x y z nx ny nz (float) red green blue (uchar), and radius opacity confidence f_rest_* (float) where known.
 
     Absent normals are zero, as graphdeco's reader expects the columns. Written atomically.
 
@@ -74,6 +86,8 @@ def write_ply_points(path: Path, points: PointCloud) -> None:
     optional = [name for name in _OPTIONAL if getattr(points, name) is not None]
     dtype = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
     dtype += [(name, "u1") for name in ("red", "green", "blue")] + [(name, "<f4") for name in optional]
+    rest = _rest_names(0 if points.sh is None else points.sh.shape[1])
+    dtype += [(name, "<f4") for name in rest]
     table = np.zeros(len(points), dtype)
     for axis, letter in enumerate("xyz"):
         table[letter] = points.xyz[:, axis]
@@ -83,4 +97,10 @@ def write_ply_points(path: Path, points: PointCloud) -> None:
         table[name] = np.rint(np.clip(points.rgb[:, channel], 0.0, 1.0) * 255.0)
     for name in optional:
         table[name] = getattr(points, name)
+    for name, (channel, k) in zip(rest, np.ndindex(3, len(rest) // 3), strict=True):
+        table[name] = points.sh[:, k, channel]
     write_vertices(path, table)
+
+
+def _rest_names(k: int) -> tuple[str, ...]:
+    return tuple(f"f_rest_{i}" for i in range(3 * k))

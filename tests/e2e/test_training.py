@@ -119,6 +119,16 @@ def test_it_asks_for_statistics_depth_and_sh_only_when_they_are_used():
     assert [call["with_depth"] for call in calls] == expected and sum(expected) == 6
 
 
+@pytest.mark.parametrize(
+    ("coefficients", "degrees"), [([], [0, 1, 2, 3]), ([2], [1, 1, 2, 3]), ([0, 7], [2, 2, 2, 3]), ([14], [3] * 4)]
+)
+def test_sh_degrees_that_the_start_brings_are_there_from_the_first_step(coefficients, degrees):
+    model, recorder = tiny.random_model(30, seed=1, sh_degree=3), Recorder()
+    model.shN[3, coefficients, 1] = 0.01
+    run(replace(tiny.scene(), test=()), model, rasterizer=recorder, steps=4, sh_interval=0.25)
+    assert [call["sh_degree"] for call in recorder.calls] == degrees
+
+
 def test_positions_keep_the_rate_of_the_end_of_their_hold_and_decay_from_there():
     def rates(**settings) -> list[float]:
         seen = []

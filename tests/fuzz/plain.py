@@ -684,6 +684,13 @@ def ply_points(data: bytes) -> Reading:
     reading["normal"] = normal if normal is not None and normal.any() else None
     for name in ("radius", "opacity", "confidence"):
         reading[name] = _column(properties, rows, name)
+    k = sum(name.startswith("f_rest_") for name, _ in properties) // 3
+    need(sum(name.startswith("f_rest_") for name, _ in properties) in (0, 9, 24, 45))
+    reading["sh"] = np.zeros((len(rows), k, 3), np.float32) if k else None
+    for channel, index in np.ndindex(3, k):
+        column = _column(properties, rows, f"f_rest_{channel * k + index}")
+        need(column is not None)
+        reading["sh"][:, index, channel] = column
     need(all(value is None or bool(np.isfinite(value).all()) for value in reading.values()))
     return reading
 

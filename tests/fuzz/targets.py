@@ -209,6 +209,15 @@ def build_points(format: str, faces: bool = False) -> Callable[[Path], None]:
     return build
 
 
+def build_points_with_sh(root: Path) -> None:
+    root.mkdir(parents=True)
+    names = ["x", "y", "z", "red", "green", "blue", *(f"f_rest_{i}" for i in range(9))]
+    header = "ply\nformat ascii 1.0\nelement vertex 3\n" + "".join(f"property float {n}\n" for n in names)
+    values = np.random.default_rng(0).random((3, len(names))).round(3)
+    rows = "\n".join(" ".join(map(str, row)) for row in values.tolist())
+    (root / "points.ply").write_text(f"{header}end_header\n{rows}\n")
+
+
 def build_splat(root: Path) -> None:
     root.mkdir(parents=True)
     names = [
@@ -456,9 +465,10 @@ def read_scene(format: str) -> Callable[[Path], Reading]:
 
 def read_points(root: Path) -> Reading:
     from splatinit.io.pointcloud import read_ply_points
+    from splatinit.types import POINT_FIELDS
 
     cloud = read_ply_points(root / "points.ply")
-    return {name: getattr(cloud, name) for name in ("xyz", "rgb", "normal", "radius", "opacity", "confidence")}
+    return {name: getattr(cloud, name) for name in POINT_FIELDS}
 
 
 def read_splat(root: Path) -> Reading:
@@ -771,6 +781,14 @@ TARGETS: dict[str, Target] = {
         Target(
             "ply-faces",
             build_points("binary_little_endian", True),
+            ("points.ply",),
+            read_points,
+            expect_file(plain.ply_points, "points.ply"),
+            tolerance=1e-6,
+        ),
+        Target(
+            "ply-sh",
+            build_points_with_sh,
             ("points.ply",),
             read_points,
             expect_file(plain.ply_points, "points.ply"),

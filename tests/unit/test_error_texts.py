@@ -55,6 +55,8 @@ def test_types():
         Camera(np.eye(2), np.eye(4), 1, 1)
     with says(ShapeError, r"PointCloud.rgb must be \[2, 3\], got \[1, 3\]"):
         PointCloud(np.zeros((2, 3)), np.zeros((1, 3)))
+    with says(ShapeError, r"PointCloud.sh must be \[n, 3\|8\|15, 3\], got \[2, 4, 3\]"):
+        PointCloud(np.zeros((2, 3)), np.zeros((2, 3)), sh=np.zeros((2, 4, 3)))
     model = tiny.random_model(2, 0)
     with says(ShapeError, r"Gaussians.shN must be \[n, 0|3|8|15, 3\], got \[2, 4, 3\]"):
         Gaussians(**(model.tensors() | {"shN": torch.zeros(2, 4, 3)}))

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from splatinit.errors import BadPoints, FormatError
+from splatinit.io.ply import read_vertices
 from splatinit.io.pointcloud import read_ply_points, write_ply_points
 from splatinit.io.splat import read_splat_ply, write_splat_ply
-from splatinit.types import Gaussians, PointCloud
+from splatinit.seeding import SeedConfig, seed_gaussians
+from splatinit.types import POINT_FIELDS, Gaussians, PointCloud
 
 
 def cloud(n=7, **more):
@@ -34,11 +36,12 @@ def test_points_there_and_back(tmp_path):
         opacity=rng.random(7),
         confidence=rng.random(7),
         normal=normal / np.linalg.norm(normal, axis=1, keepdims=True),
+        sh=rng.normal(size=(7, 3, 3)),
     )
-    for points in (cloud(), full, cloud(1)):
+    for points in (cloud(), full, cloud(1), cloud(sh=rng.normal(size=(7, 15, 3)))):
         write_ply_points(tmp_path / "p.ply", points)
         back = read_ply_points(tmp_path / "p.ply")
-        for name in ("xyz", "rgb", "radius", "opacity", "confidence", "normal"):
+        for name in POINT_FIELDS:
             before, after = getattr(points, name), getattr(back, name)
             assert (before is None) == (after is None)
             if before is not None:
@@ -51,6 +54,25 @@ def test_layout_is_what_other_trainers_read(tmp_path):
     names = [line.split()[2] for line in data.split(b"end_header")[0].decode().splitlines() if "property" in line]
     assert names == ["x", "y", "z", "nx", "ny", "nz", "red", "green", "blue"]
     assert data.endswith(struct.pack("<6f3B", 1, 2, 3, 0, 0, 0, 255, 128, 0))
+
+
+def test_sh_has_the_columns_that_a_splat_has(tmp_path):
+    sh = np.random.default_rng(0).normal(size=(5, 3, 3)).astype(np.float32)
+    points = cloud(5, sh=sh, radius=np.ones(5))
+    write_ply_points(tmp_path / "p.ply", points)
+    write_splat_ply(tmp_path / "s.ply", seed_gaussians(points, SeedConfig(sh_degree=1)))
+    one, other = (read_vertices(tmp_path / name) for name in ("p.ply", "s.ply"))
+    for i in range(9):
+        np.testing.assert_array_equal(one[f"f_rest_{i}"], other[f"f_rest_{i}"])
+
+
+@pytest.mark.parametrize(("names", "count"), [(["f_rest_0"], 1), ([f"f_rest_{i}" for i in range(1, 10)], 9)])
+def test_an_impossible_number_of_sh_coefficients(tmp_path, names, count):
+    path = tmp_path / "p.ply"
+    lines = f"element vertex 1\n{XYZ}" + "".join(f"property float {name}\n" for name in names)
+    path.write_bytes(header(lines) + bytes(4 * (3 + len(names))))
+    with pytest.raises(FormatError, match=f"has {count} f_rest columns; expected f_rest_0 to f_rest_8, _23 or _44"):
+        read_ply_points(path)
 
 
 def test_other_writers(tmp_path):

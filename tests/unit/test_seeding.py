@@ -71,6 +71,15 @@ def test_scale_factor_and_opacity():
     assert not g.logit_opacities.any() and g.shN.shape == (27, 0, 3)
 
 
+@pytest.mark.parametrize(("degree", "kept"), [(0, 0), (1, 3), (3, 8)])
+def test_sh_of_the_points_goes_as_far_as_the_training(degree, kept):
+    sh = np.random.default_rng(0).normal(size=(8, 8, 3)).astype(np.float32)
+    shN = seed_gaussians(cloud(grid(2), sh=sh), SeedConfig(sh_degree=degree)).shN
+    assert shN.shape == (8, (degree + 1) ** 2 - 1, 3)
+    np.testing.assert_array_equal(shN[:, :kept], sh[:, :kept])
+    assert not shN[:, kept:].any()
+
+
 def test_the_points_are_copied():
     points = cloud(grid(2))
     seed_gaussians(points).means.zero_()
