@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import stereo
+import torch
 
 from splatinit.config import build_config, parse_overrides
 from splatinit.errors import BadPoints, ConfigError, OutOfMemory, SceneError
@@ -15,7 +16,7 @@ from splatinit.geometry.rigid import unproject
 from splatinit.geometry.scoring import score_cloud
 from splatinit.initializers import make_initializer, needs_points
 from splatinit.initializers.dense import Dense, DenseConfig
-from splatinit.initializers.dense.colour import bilinear, blend
+from splatinit.initializers.dense.colour import CHANGE, NOISE, SH_C1, bilinear, blend, fit_sh1
 from splatinit.initializers.dense.depths import depth_range
 from splatinit.initializers.dense.detail import AVERAGE, SIGMA, contrast, worth
 from splatinit.initializers.dense.gaps import fill_gaps, inpainted, onto_sphere, sphere, squares
@@ -40,6 +41,7 @@ from splatinit.matching import Matches, MatchView
 from splatinit.posers import make_poser
 from splatinit.posers.given import GivenConfig
 from splatinit.progress import Silent
+from splatinit.raster.reference import sh_basis
 from splatinit.seeding import seed_gaussians
 
 
@@ -187,6 +189,25 @@ def test_a_photo_that_is_too_bright_does_not_colour_the_blend(rule):
     assert white == 0 if rule == "blend" else white > 0.1
 
 
+def test_sh_comes_along_and_follows_what_the_photos_show():
+    scene = stereo.scene(stereo.row(5, step=1.5))
+    plain, fitted = start(scene), start(scene, colour="sh1")
+    assert plain.points.sh is None and fitted.points.sh.shape == (2000, 3, 3)
+    # This world looks the same from everywhere.
+    assert np.median(np.abs(fitted.points.sh)) < 0.02
+    np.testing.assert_array_equal(fitted.points.xyz, plain.points.xyz)
+    # A room that grows brighter from the left to the right: so do its points, seen from further right. The basis of
+    # the coefficient is -SH_C1 x, x that of the direction from the camera.
+    views = []
+    for k, view in enumerate(scene.train):
+        rgb = (view.photo.pixels.rgb * (0.6 + 0.1 * k)).round().astype(np.uint8)
+        views.append(replace(view, photo=replace(view.photo, pixels=replace(view.photo.pixels, rgb=rgb))))
+    bright = start(replace(scene, train=tuple(views)), colour="sh1", union_sfm=True, shell=0.01)
+    assert np.median(bright.points.sh[:2000, 2]) > 0.05
+    assert np.abs(np.median(bright.points.sh[:2000, :2])) < 0.03
+    assert len(bright.points.sh) == len(bright.points) > 2000 and not bright.points.sh[2000:].any()
+
+
 # ---------------------------------------------------------------------------------------------------- what goes wrong
 def test_a_reference_without_matches_is_skipped_and_counted():
     begun = start(stereo.scene(stereo.row(4)), "blind=01.png", scout=False)
@@ -236,6 +257,7 @@ def test_no_room_for_the_points(monkeypatch):
         ({"duplicates": -1.0}, "init.duplicates is -1; expected a number of px"),
         ({"neighbours": 1, "min_views": 3}, "a reference and its 1 neighbours are only 2 photos"),
         ({"isolated": 0.0}, "init.isolated is 0; expected a positive factor"),
+        ({"colour": "sh2"}, "init.colour is 'sh2'"),
         ({"references": "coverge"}, "init.references is 'coverge'"),
         ({"matcher": "knowin"}, "Unknown matcher 'knowin'"),
     ],
@@ -449,6 +471,67 @@ def test_bilinear_by_hand():
     at = np.array([[1.5, 0.5], [1.0, 0.5], [1.5, 1.0], [-5.0, 0.5], [np.nan, 1.0]])
     np.testing.assert_allclose(bilinear(rgb, at)[:4, 0], [1.0, 0.5, 0.5, 0.0])
     assert np.isnan(bilinear(rgb, at)[4]).all()
+
+
+def seen_from(angle: float, count: int, rng) -> np.ndarray:
+    """[count, 1, 3] unit directions, at most ``angle`` degrees from one."""
+    axis = rng.normal(size=3)
+    spread = np.tan(np.radians(angle)) * rng.uniform(-1, 1, (count, 3))
+    directions = axis / np.linalg.norm(axis) + spread
+    return (directions / np.linalg.norm(directions, axis=1, keepdims=True))[:, None]
+
+
+def sh1_basis(directions: np.ndarray) -> np.ndarray:
+    """[v, 3] of the reference rasterizer."""
+    return sh_basis(torch.from_numpy(directions[:, 0]), 1)[:, 1:].numpy()
+
+
+def test_sh_of_degree_1_is_recovered():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        d = seen_from(70, 8, rng)
+        rgb, sh = rng.uniform(0.45, 0.55, 3), rng.uniform(-0.02, 0.02, (3, 3))
+        got_rgb, got_sh = fit_sh1((rgb + sh1_basis(d) @ sh)[:, None], d, ridge=1e-9)
+        np.testing.assert_allclose(got_sh[0], sh, atol=1e-6)
+        np.testing.assert_allclose(got_rgb[0], rgb, atol=1e-6)
+
+
+def test_sh_is_the_weighted_ridge_solution():
+    # Against numpy's solver for one point: rows for the photos, and rows that hold the coefficients near 0.
+    rng = np.random.default_rng(1)
+    d = seen_from(20, 6, rng)
+    colours = rng.uniform(0.3, 0.4, (6, 1, 3))
+    colours[2] = [[1.0, 1.0, 1.0]]  # a highlight
+    colours[4] = np.nan
+    seen = [0, 1, 2, 3, 5]
+    off = colours[seen, 0] - np.nanmedian(colours[:, 0], axis=0)
+    root = np.sqrt(1 / (1 + (off**2).sum(axis=1) / (3 * NOISE) ** 2))[:, None]
+    # The ridge is on slopes, which are SH_C1 times the coefficients.
+    A = np.concatenate([root * np.column_stack([np.ones(5), sh1_basis(d)[seen]]), np.zeros((3, 4))])
+    A[5:, 1:] = np.eye(3) * SH_C1 * NOISE / CHANGE
+    expected = np.linalg.lstsq(A, np.concatenate([root * colours[seen, 0], np.zeros((3, 3))]), rcond=None)[0]
+    rgb, sh = fit_sh1(colours, d)
+    np.testing.assert_allclose(rgb[0], expected[0], atol=1e-12)
+    np.testing.assert_allclose(sh[0], expected[1:], atol=1e-12)
+    assert np.abs(rgb[0] - blend(colours)[0]).max() < 0.05
+
+
+def test_few_photos_or_directions_bend_no_colour():
+    rng = np.random.default_rng(2)
+    apart, close = seen_from(30, 2, rng), seen_from(0.01, 5, rng)
+    two = rng.random((2, 50, 3))
+    rgb, sh = fit_sh1(two, apart.repeat(50, axis=1))
+    assert not sh.any()
+    np.testing.assert_allclose(rgb, two.mean(axis=0))
+    # All from the same side: noise must not become a slope, nor the colour leave what was seen.
+    many = 0.5 + 0.1 * rng.random((5, 50, 3))
+    rgb, sh = fit_sh1(many, close.repeat(50, axis=1))
+    assert np.abs(sh).max() < 1e-3 and (rgb > many.min(axis=0) - 1e-3).all() and (rgb < many.max(axis=0) + 1e-3).all()
+    # Seen along one line of directions only, as from a train: no slope across it.
+    line = np.stack([np.linspace(-0.5, 0.5, 5), np.zeros(5), np.ones(5)], axis=1)
+    line = (line / np.linalg.norm(line, axis=1, keepdims=True))[:, None]
+    _, sh = fit_sh1(many[:, :1], line)
+    np.testing.assert_allclose(sh[:, 0], 0, atol=1e-12)
 
 
 def test_blend_is_the_median_of_what_is_seen():

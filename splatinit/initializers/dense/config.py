@@ -11,7 +11,7 @@ from ...matching import MATCHERS
 from ...registry import nearest
 
 REFERENCES = ("coverage", "kmeans")
-COLOURS = ("blend", "reference")
+COLOURS = ("blend", "reference", "sh1")
 RADII = ("both", "footprint", "neighbours")
 GAPS = ("near", "shell", "none")
 
@@ -52,7 +52,8 @@ class DenseConfig:
         isolated: a point whose 8 nearest are on average farther than this many times half the distance of the samples
             hangs in the air, and is left out; none keeps all.
         colour: "blend": the median of all photos that agree on a point, so that a highlight of one is left out.
-            "reference": the reference's pixel (EDGS).
+            "reference": the reference's pixel (EDGS). "sh1": how it changes with the direction too, as SH of degree 1
+            fitted to these photos (EDGS's paper fits all degrees).
         radius: of a point. "footprint": the spacing wanted there. "neighbours": the mean distance to the 3 nearest
             points. "both": the smaller one, so that a lonely point is no blob.
         radius_factor: times that radius.

@@ -11,7 +11,7 @@ import numpy as np
 from ...geometry.rigid import transform
 from ...matching import Matcher, Matches, MatchView
 from ..base import CostMeter
-from .colour import bilinear, blend
+from .colour import bilinear, blend, fit_sh1
 from .config import DenseConfig
 from .detail import contrast, worth
 from .photos import Photos
@@ -31,6 +31,7 @@ class Part:
         worth: [n] > 0, points wanted per area there, see :func:`splatinit.initializers.dense.detail.worth`.
         apart: [n] px between the points of the reference's square.
         angle: [n] degrees.      error: [n] px.      confidence: [n].
+        sh: [n, 3, 3] as PointCloud's, or None.
     """
 
     xyz: np.ndarray
@@ -42,6 +43,7 @@ class Part:
     error: np.ndarray
     confidence: np.ndarray
     normal: np.ndarray | None = None
+    sh: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -52,7 +54,7 @@ class Part:
 
 
 def join(parts: Sequence[Part]) -> Part:
-    """All points of ``parts``, at least one; normals only where all have them."""
+    """All points of ``parts``, at least one; normals and SH only where all have them."""
     joined = {}
     for field in fields(Part):
         values = [getattr(part, field.name) for part in parts]
@@ -114,13 +116,18 @@ def harvest(
         keep = found.outcome == KEPT
     with cost.stage("colour"):
         px, used = px[:, keep], found.used[:, keep]
-        rgb = bilinear(reference.rgb, px[0])
-        if config.colour == "blend":
+        rgb, sh = bilinear(reference.rgb, px[0]), None
+        if config.colour != "reference":
             others = [
                 bilinear(view.rgb, np.where(use[:, None], at, np.nan))
                 for view, at, use in zip(neighbours, px[1:], used[1:], strict=True)
             ]
-            rgb = blend(np.stack([rgb, *others]))
+            shown = np.stack([rgb, *others])
+            if config.colour == "blend":
+                rgb = blend(shown)
+            else:
+                towards = found.xyz[keep] - rig.center[which][:, None]
+                rgb, sh = fit_sh1(shown, towards / np.linalg.norm(towards, axis=2, keepdims=True))
     z = transform(rig.pose[task.reference], found.xyz[keep])[:, 2]
     pitch = z / rig.focal[task.reference]
     # How many agree, how well, and how well their rays fix the depth.
@@ -137,6 +144,7 @@ def harvest(
         "error": found.error[keep],
         "confidence": confidence,
         "normal": None if matches.normals is None else matches.normals[pick][keep],
+        "sh": sh,
     }
     part = Part(**{name: None if value is None else value.astype(np.float32) for name, value in float32.items()})
     return Harvest(

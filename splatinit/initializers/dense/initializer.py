@@ -34,6 +34,7 @@ SPARE = 3
 # Without ``count`` it samples what its own spacing makes room for. So many all references together at most.
 MOST_CANDIDATES = 2_000_000
 CANDIDATE_BYTES = 300  # estimated peak per candidate: 52 bytes, twice while they are joined, and sorting them
+SH_BYTES = 80  # of a candidate that brings SH: 36 more, twice
 # The scout: photos of this size (px), so many of them, each with so many neighbours and samples.
 SCOUT_SIZE, SCOUT_REFERENCES, SCOUT_NEIGHBOURS, SCOUT_SAMPLES = 128, 16, 3, 500
 SCOUT_ENOUGH = 200  # points; with fewer the cameras are the better guess
@@ -58,7 +59,8 @@ class Dense:
         views = scene.train
         if config.count is not None or config.per_reference is not None:
             most = min(config.max_references, len(views)) if config.per_reference else 1
-            require_points((config.per_reference or config.count) * most, SPARE * CANDIDATE_BYTES)
+            each = CANDIDATE_BYTES + (SH_BYTES if config.colour == "sh1" else 0)
+            require_points((config.per_reference or config.count) * most, SPARE * each)
         with CostMeter() as cost:
             sparse = sparse_or_none(None if scene.points is None else scene.points.xyz)
             known = sparse is not None
@@ -216,8 +218,11 @@ class Dense:
             opacity = np.concatenate([opacity, np.full(len(fill), GAP_OPACITY)])
             confidence = np.concatenate([confidence, np.zeros(len(fill))])
             normal = None if normal is None else np.concatenate([normal, fill.normal])
+        sh = points.sh
+        if sh is not None:  # SfM's points and those in gaps look the same from everywhere
+            sh = np.concatenate([sh, np.zeros((len(xyz) - len(sh), *sh.shape[1:]), np.float32)])
         cloud = PointCloud(
-            xyz=xyz, rgb=rgb.clip(0, 1), radius=radius, opacity=opacity, normal=normal, confidence=confidence
+            xyz=xyz, rgb=rgb.clip(0, 1), radius=radius, opacity=opacity, normal=normal, confidence=confidence, sh=sh
         )
         return cloud, extras
 
