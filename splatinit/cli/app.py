@@ -33,12 +33,14 @@ from .options import (
     OutOption,
     OutsideOption,
     PairSceneArgument,
+    PointsOption,
     ProfileOption,
     SceneArgument,
     SeedOption,
     SettingsArgument,
     StepsOption,
     TargetArgument,
+    point_count,
     reading_settings,
     run_settings,
 )
@@ -130,6 +132,7 @@ def run(
     scene: SceneArgument,
     settings: SettingsArgument = None,
     init: InitOption = None,
+    points: PointsOption = None,
     config: ConfigOption = None,
     out: OutOption = None,
     max_size: MaxSizeOption = None,
@@ -152,7 +155,7 @@ def run(
     [bold]Examples[/]
 
       splatinit run photos/ --max-size 800
-      splatinit run scene/ --init random init.count=50000 init.volume=cameras
+      splatinit run scene/ --init random --points 50k init.volume=cameras
       splatinit run scene/ -c quick -o runs/try1 train.random_background=false
 
     Leaves in the run folder: splat.ply (for any 3DGS viewer), eval/ (metrics.json, renders, error maps),
@@ -163,7 +166,7 @@ def run(
         *reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside),
         *run_settings(init=init, steps=steps, seed=seed, backend=backend),
     ]
-    _run_and_show(scene, out, _config(config, options, settings), profile)
+    _run_and_show(scene, out, _config(config, options, settings, points), profile)
 
 
 @command("init", "The line")
@@ -171,6 +174,7 @@ def init(
     scene: SceneArgument,
     settings: SettingsArgument = None,
     init: InitOption = None,
+    points: PointsOption = None,
     config: ConfigOption = None,
     out: OutOption = None,
     max_size: MaxSizeOption = None,
@@ -197,14 +201,14 @@ def init(
     [bold]Examples[/]
 
       splatinit init photos/ --images -o out                 [dim]then, elsewhere: train.py -s out/init[/]
-      splatinit init scene/ --init random init.count=10000
+      splatinit init scene/ --init random --points 10k
       splatinit train scene/ out/init/points.ply             [dim]ours[/]
     """
     from .. import pipeline
     from .tables import show_start
 
     reading = reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside)
-    chosen = _config(config, [*reading, *run_settings(init=init, seed=seed)], settings)
+    chosen = _config(config, [*reading, *run_settings(init=init, seed=seed)], settings, points)
     result, _ = watched(
         lambda progress, stop: pipeline.start(scene, out, config=chosen, with_images=images, progress=progress),
     )
@@ -571,11 +575,32 @@ def doctor() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- plumbing
-def _config(presets: Sequence[str] | None, options: Sequence[str], settings: Sequence[str] | None) -> RunConfig:
-    from ..config import build_config, load_preset, parse_overrides
+def _config(
+    presets: Sequence[str] | None, options: Sequence[str], settings: Sequence[str] | None, points: str | None = None
+) -> RunConfig:
+    from ..config import SECTIONS, build_config, field_types, load_preset, parse_overrides
 
     layers = [load_preset(name) for name in presets or ()]
-    return build_config(*layers, parse_overrides([*options, *(settings or ())]))
+    typed = [*options, *(settings or ())]
+    chosen = build_config(*layers, parse_overrides(typed))
+    if points is None:
+        return chosen
+    # Presets choose the initializer too, so that only a whole config tells which it is.
+    section = SECTIONS["init"]
+    if "count" not in field_types(section.config_class(chosen.init.name)):
+        takers = [name for name in section.names() if "count" in field_types(section.config_class(name))]
+        raise ConfigError(
+            f"--points: got {points} for the initializer '{chosen.init.name}', whose points are as many as there are; "
+            "expected an initializer that takes a number.",
+            hint=f"Leave --points out, or choose --init {' or '.join(takers)}.",
+        )
+    each = getattr(chosen.init.settings, "per_reference", None)
+    if each is not None:
+        raise ConfigError(
+            f"--points: got {points} beside init.per_reference={each}; expected one of them.",
+            hint="Leave --points out, or add init.per_reference=none.",
+        )
+    return build_config(*layers, parse_overrides([*typed, f"init.count={point_count(points)}"]))
 
 
 def _run_and_show(scene: Path, out: Path | None, config: RunConfig, profile: bool) -> None:

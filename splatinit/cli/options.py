@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ..errors import ConfigError
 
 SceneArgument = Annotated[
     Path,
@@ -34,6 +37,16 @@ InitOption = Annotated[
         show_default="sfm",
         help="Where the Gaussians start: [cyan]sfm[/] (the points that structure from motion left), [cyan]random[/], … "
         "Short for [cyan]init.name=NAME[/].",
+    ),
+]
+PointsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--points",
+        metavar="N",
+        show_default="the initializer's",
+        help="How many points to start from ([cyan]50000[/], [cyan]200k[/], [cyan]1.5M[/]), where the initializer "
+        "takes a number: [cyan]dense[/], [cyan]random[/], [cyan]depth[/]. Short for [cyan]init.count=N[/].",
     ),
 ]
 ConfigOption = Annotated[
@@ -169,3 +182,19 @@ def run_settings(
     """The options about the run that are short for settings, as key=value."""
     named = {"init.name": init, "train.steps": steps, "seed": seed, "raster.backend": backend}
     return [f"{key}={value}" for key, value in named.items() if value is not None]
+
+
+_UNITS = {"k": 1_000, "m": 1_000_000}
+
+
+def point_count(text: str) -> int:
+    """What ``--points`` means: 50000, 50_000, 200k, 1.5M. Raises ConfigError for what is no number of points."""
+    digits, unit = (text[:-1], _UNITS[text[-1].lower()]) if text[-1:].lower() in _UNITS else (text, 1)
+    plain = digits.replace("_", "").replace(".", "", 1)
+    number = Decimal(digits.replace("_", "")) * unit if plain.isascii() and plain.isdigit() else Decimal(0)
+    if number < 1 or number != int(number):
+        raise ConfigError(
+            f"--points: got '{text}'; expected a number of points, 1 or more.",
+            hint="For example --points 50000, --points 200k or --points 1.5M.",
+        )
+    return int(number)

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 import splatinit
 from splatinit import environment
-from splatinit.cli.app import app, guarded, paragraphs, start_file
+from splatinit.cli.app import _config, app, guarded, paragraphs, start_file
 from splatinit.cli.console import ConsoleProgress, Interrupts, Stopped
 from splatinit.cli.listing import KINDS
+from splatinit.cli.options import point_count
 from splatinit.config import known_keys, presets
 from splatinit.doctor import BROKEN, examine
 from splatinit.errors import ConfigError
@@ -133,6 +134,49 @@ def test_errors_that_are_bugs_keep_their_traceback():
 
     with pytest.raises(FileNotFoundError):
         guarded(fails)()
+
+
+# -------------------------------------------------------------------------------------------------------------- points
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("50000", 50_000), ("50_000", 50_000), ("200k", 200_000), ("1.5M", 1_500_000), ("0.001m", 1000), ("2.5K", 2500)]
+    + [("1", 1), ("0.29M", 290_000), ("1.1M", 1_100_000)],  # as floats 0.29e6 and 1.1e6 are no whole numbers
+)
+def test_points_may_be_given_in_thousands_and_millions(text, count):
+    assert point_count(text) == count
+
+
+@pytest.mark.parametrize(
+    "text", ["", "k", "many", "1.5", "0.0001k", "0", "-5k", "1e5", "nan", "200kk", "1.2.3M", "²", "٣"]
+)
+def test_what_is_no_number_of_points_is_told(text):
+    with pytest.raises(ConfigError, match=f"--points: got '{text}'; expected a number of points, 1 or more") as error:
+        point_count(text)
+    assert "--points 200k" in error.value.hint
+
+
+@pytest.mark.parametrize("options", [["init.name=dense"], ["init.name=random"], ["init.name=depth"]])
+def test_points_set_the_count_of_the_initializer(options):
+    assert _config(None, options, None, "200k").init.settings.count == 200_000
+
+
+def test_points_win_over_presets_whichever_chose_the_initializer():
+    assert _config(["init/dense", "edgs"], [], None, "30k").init.settings.count == 30_000
+    assert _config(["init/random_points"], [], ["init.size=2"], "30k").init.settings.size == 2
+    with pytest.raises(ConfigError, match=r"'init.count' is given twice \(5 and 200000\)"):
+        _config(None, ["init.name=random"], ["init.count=5"], "200k")
+
+
+def test_points_need_an_initializer_that_takes_a_number(tmp_path):
+    for name in ("sfm", "file"):
+        told = " ".join(invoke("run", str(tmp_path), "--init", name, "--points", "200k", code=2).split())
+        assert f"--points: got 200k for the initializer '{name}', whose points are as many as there are" in told
+        assert "choose --init random or depth or dense" in told
+    told = " ".join(
+        invoke("init", str(tmp_path), "--init", "dense", "--points", "9", "init.per_reference=7", code=2).split()
+    )
+    assert "--points: got 9 beside init.per_reference=7; expected one of them" in told
+    assert "'many'; expected a number" in invoke("init", str(tmp_path), "-i", "dense", "--points", "many", code=2)
 
 
 def test_start_of_train_may_be_a_file_or_a_run(tmp_path):
