@@ -199,6 +199,8 @@ def presets() -> list[Preset]:
     folder = preset_folder()
     found = []
     for path in sorted(folder.glob("*/*.yaml")):
+        if path.parent.name == "sweeps":  # many runs each, not the settings of one
+            continue
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         about = first.removeprefix("#").strip() if first.startswith("#") else ""
         found.append(Preset(path.relative_to(folder).with_suffix("").as_posix(), path, about))
