@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import BadPoints, ConfigError
-from .geometry.neighbours import mean_neighbour_distance
+from .geometry.neighbours import local_planes, mean_neighbour_distance
+from .registry import nearest
 from .types import Gaussians, PointCloud
+
+NORMALS = ("points", "neighbours")
 
 SH_C0 = 0.28209479177387814  # value of the SH basis function of degree 0, 1 / (2 √π)
 
@@ -32,8 +35,11 @@ class SeedConfig:
             (3DGS: 1; 3DGS-MCMC: 0.1).
         max_scale_quantile: in (0, 1]; scales beyond this quantile of the cloud's scales are capped to it, because
             an isolated point would otherwise start as a blob that hides the scene. 1 caps nothing.
-        thickness: in (0, 1]; points that bring normals start as discs, along the normal so many times as large as
-            across it. 1: as balls.
+        thickness: in (0, 1]; points with a normal start as discs, along the normal so many times as large as across
+            it. 1: as balls.
+        normals: of the discs. "points": those that the points bring; points without start as balls. "neighbours": of
+            the plane through the 32 nearest points; where these lie less flat than ``thickness``, the disc is as thick
+            as they are.
     """
 
     sh_degree: int = 3
@@ -41,6 +47,7 @@ class SeedConfig:
     scale_factor: float = 1.0
     max_scale_quantile: float = 0.99
     thickness: float = 1.0
+    normals: str = "points"
 
     def __post_init__(self) -> None:
         if self.sh_degree not in (0, 1, 2, 3):
@@ -53,6 +60,8 @@ class SeedConfig:
             raise ConfigError(f"seeding.max_scale_quantile is {self.max_scale_quantile:g}; expected it in (0, 1].")
         if not 0 < self.thickness <= 1:
             raise ConfigError(f"seeding.thickness is {self.thickness:g}; expected it in (0, 1].")
+        if self.normals not in NORMALS:
+            raise ConfigError(f"seeding.normals is '{self.normals}'.", hint=nearest(self.normals, NORMALS))
 
 
 def seed_gaussians(points: PointCloud, config: SeedConfig = SeedConfig()) -> Gaussians:
@@ -61,8 +70,8 @@ def seed_gaussians(points: PointCloud, config: SeedConfig = SeedConfig()) -> Gau
     Scale: ``points.radius`` where it is given, else the mean distance to the 3 nearest neighbours, floored and capped
     (Kerbl et al. 2023, §5.1: "axes equal to the mean of the distance to the closest three points"; their code takes
     the root of the mean squared distance instead, we follow the paper). Opacity: ``points.opacity``, else
-    ``config.opacity``. Shape: isotropic and unrotated; where ``config.thickness`` is below 1 and ``points.normal`` is
-    given, a disc with the covariance s² (I − n nᵀ) + (thickness · s)² n nᵀ.
+    ``config.opacity``. Shape: isotropic and unrotated; where ``config.thickness`` is below 1 and a normal n is known, a
+    disc with the covariance s² (I − n nᵀ) + (thickness · s)² n nᵀ.
 
     Raises:
         BadPoints: the cloud is empty or not finite, has a radius that is not positive, has neither radii nor two
@@ -82,9 +91,10 @@ def seed_gaussians(points: PointCloud, config: SeedConfig = SeedConfig()) -> Gau
     log_scales = np.log(scale)[:, None].repeat(3, axis=1)
     quats = np.zeros((n, 4))
     quats[:, 0] = 1.0
-    if points.normal is not None and config.thickness < 1:
-        quats = _z_onto(_unit_normals(points))
-        log_scales[:, 2] += math.log(config.thickness)
+    if config.thickness < 1 and (config.normals == "neighbours" or points.normal is not None):
+        normal, thickness = _planes(points, config)
+        quats = _z_onto(normal)
+        log_scales[:, 2] += np.log(thickness)
     return Gaussians(
         means=torch.from_numpy(points.xyz.copy()),
         quats=torch.from_numpy(quats.astype(np.float32)),
@@ -114,8 +124,11 @@ def _scales(points: PointCloud, config: SeedConfig) -> np.ndarray:
     return config.scale_factor * distance.clip(FLOOR_OF_MEDIAN * np.median(different), cap)
 
 
-def _unit_normals(points: PointCloud) -> np.ndarray:
-    """[n, 3] float64. A file may bring normals of any length, but one of length 0 has no direction."""
+def _planes(points: PointCloud, config: SeedConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Unit normals [n, 3] and thicknesses [n]. A file may bring normals of any length, but not of length 0."""
+    if config.normals == "neighbours":
+        normal, thickness = local_planes(points.xyz)
+        return normal, thickness.clip(config.thickness, 1.0)
     normal = points.normal.astype(np.float64)
     length = np.linalg.norm(normal, axis=1, keepdims=True)
     bad = int((length == 0).sum())
@@ -125,7 +138,7 @@ def _unit_normals(points: PointCloud) -> np.ndarray:
             f"is number {int(np.argmin(length))}.",
             hint="Give all points a normal or none, or use seeding.thickness=1, which needs none.",
         )
-    return normal / length
+    return normal / length, np.full(len(points), config.thickness)
 
 
 def _z_onto(normal: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splatinit.errors import ShapeError
-from splatinit.geometry.neighbours import mean_neighbour_distance, nearest_distance, neighbour_distances
+from splatinit.geometry import neighbours
+from splatinit.geometry.neighbours import local_planes, mean_neighbour_distance, nearest_distance, neighbour_distances
 from splatinit.geometry.rigid import align_similarity, inverse, project, transform
 from splatinit.geometry.scoring import score_cloud
 
@@ -75,6 +76,43 @@ def test_neighbour_distances_by_hand():
     np.testing.assert_allclose(mean_neighbour_distance(np.zeros((5, 3)), 3), 0)
     assert np.isnan(mean_neighbour_distance(xyz[:1])).all()
     assert mean_neighbour_distance(np.zeros((0, 3))).shape == (0,)
+
+
+def test_local_planes_match_a_singular_value_decomposition_of_each(monkeypatch):
+    rng = np.random.default_rng(0)
+    xyz = rng.normal(size=(200, 3)) * [3.0, 1.0, 0.3] + 1e6  # far from the origin
+    whole = local_planes(xyz, k=10)
+    monkeypatch.setattr(neighbours, "_CHUNK", 7)
+    for one, other in zip(whole, local_planes(xyz, k=10), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for i, (normal, thickness) in enumerate(zip(*whole, strict=True)):
+        near = xyz[np.argsort(np.linalg.norm(xyz - xyz[i], axis=1))[:11]]
+        _, sizes, axes = np.linalg.svd(near - near.mean(axis=0))
+        assert abs(normal @ axes[2]) == pytest.approx(1, abs=1e-6)
+        assert thickness == pytest.approx(sizes[2] / sizes[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "xyz",
+    [
+        np.zeros((0, 3)),
+        np.zeros((1, 3)),
+        [[0, 0, 0], [1, 2, 3]],
+        np.full((50, 3), 0.3),
+        np.linspace(0, 1, 50)[:, None] * [1.0, 2.0, 3.0],
+    ],
+    ids=["none", "one", "two", "one place", "a line"],
+)
+def test_where_there_is_no_plane(xyz):
+    normals, thickness = local_planes(xyz)
+    assert normals.shape == (len(xyz), 3) and (thickness == 1).all()
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1)
+
+
+def test_three_points_are_a_plane():
+    normals, thickness = local_planes([[0, 0, 1], [1, 0, 1], [0, 1, 1]])
+    np.testing.assert_allclose(np.abs(normals), [[0, 0, 1]] * 3, atol=1e-9)
+    np.testing.assert_allclose(thickness, 0, atol=1e-6)
 
 
 def test_neighbour_distances_match_brute_force():

@@ -109,6 +109,25 @@ def test_discs_lie_across_their_normals(thickness):
         np.testing.assert_allclose(covariance, expected, atol=1e-6 * s**2)
 
 
+def test_planes_of_the_neighbours_where_points_bring_no_normals():
+    rng = np.random.default_rng(0)
+    flat = np.column_stack([rng.uniform(0, 1, (400, 2)), np.zeros(400)]) @ rotation(0.7).T
+    loose = rng.uniform(5, 6, (400, 3))
+    points = cloud(np.concatenate([flat, loose]), radius=np.full(800, 0.5), normal=np.zeros((800, 3)))
+    g = seed_gaussians(points, SeedConfig(thickness=0.2, normals="neighbours"))
+    n = rotation(0.7)[:, 2]
+    along = np.outer(n, n)
+    expected = 0.5**2 * (np.eye(3) - along) + 0.1**2 * along
+    np.testing.assert_allclose(covariances(g)[:400], np.broadcast_to(expected, (400, 3, 3)), atol=1e-5)
+    # Points that fill a volume are no discs.
+    assert g.scales[400:].min() > 0.15 and g.scales[400:].max() <= 0.5 * (1 + 1e-6)
+    assert g.scales[400:, 2].median() > 0.35
+
+
+def rotation(angle: float) -> np.ndarray:
+    return Rotation.from_rotvec([angle, 2 * angle, -angle]).as_matrix()
+
+
 def test_points_without_normals_are_balls():
     points = cloud(grid(2))
     discs, balls = (seed_gaussians(points, SeedConfig(thickness=t)) for t in (0.2, 1.0))
@@ -155,6 +174,7 @@ def test_points_that_cannot_be_seeded(points, text):
         {"max_scale_quantile": 0.0},
         {"thickness": 0.0},
         {"thickness": 1.5},
+        {"normals": "neighbors"},
     ],
 )
 def test_bad_settings_are_named(bad):
