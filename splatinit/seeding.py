@@ -147,6 +147,6 @@ def _z_onto(normal: np.ndarray) -> np.ndarray:
     A disc is the same for both signs, and the one with z ≥ 0 is never antiparallel to z, where there is no shortest.
     """
     x, y, z = (np.where(normal[:, 2:] < 0, -normal, normal)).T
-    # Half way between no rotation and twice the rotation, which is the product of both vectors.
+    # (z · n, z × n) turns by twice the angle; half way from there to no rotation, (1, 0), is the angle itself.
     quats = np.stack([1 + z, -y, x, np.zeros_like(z)], axis=1)
     return quats / np.linalg.norm(quats, axis=1, keepdims=True)
