@@ -36,7 +36,8 @@ class SeedConfig:
         max_scale_quantile: in (0, 1]; scales beyond this quantile of the cloud's scales are capped to it, because
             an isolated point would otherwise start as a blob that hides the scene. 1 caps nothing.
         thickness: in (0, 1]; points with a normal start as discs, along the normal so many times as large as across
-            it. 1: as balls.
+            it. 1: as balls. With 0.5 and 0.2 instead of 1 (60 000 dense points, 1000 steps at 400 px) a rendered table
+            gained 0.18 and 0.21 dB, a fox 0.05 and −0.01 dB, and a building lost 0.30 and 0.52 dB.
         normals: of the discs. "points": those that the points bring; points without start as balls. "neighbours": of
             the plane through the 32 nearest points; where these lie less flat than ``thickness``, the disc is as thick
             as they are.
