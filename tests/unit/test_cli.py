@@ -161,7 +161,7 @@ def test_points_set_the_count_of_the_initializer(options):
 
 
 def test_points_win_over_presets_whichever_chose_the_initializer():
-    assert _config(["init/dense", "edgs"], [], None, "30k").init.settings.count == 30_000
+    assert _config(["init/depth", "edgs"], [], None, "30k").init.settings.count == 30_000
     assert _config(["init/random_points"], [], ["init.size=2"], "30k").init.settings.size == 2
     with pytest.raises(ConfigError, match=r"'init.count' is given twice \(5 and 200000\)"):
         _config(None, ["init.name=random"], ["init.count=5"], "200k")
