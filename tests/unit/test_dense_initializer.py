@@ -202,7 +202,7 @@ def test_sh_comes_along_and_follows_what_the_photos_show():
     for k, view in enumerate(scene.train):
         rgb = (view.photo.pixels.rgb * (0.6 + 0.1 * k)).round().astype(np.uint8)
         views.append(replace(view, photo=replace(view.photo, pixels=replace(view.photo.pixels, rgb=rgb))))
-    bright = start(replace(scene, train=tuple(views)), colour="sh1", union_sfm=True, shell=0.01)
+    bright = start(replace(scene, train=tuple(views)), colour="sh1", union_sfm=True, gaps="near")
     assert np.median(bright.points.sh[:2000, 2]) > 0.05
     assert np.abs(np.median(bright.points.sh[:2000, :2])) < 0.03
     assert len(bright.points.sh) == len(bright.points) > 2000 and not bright.points.sh[2000:].any()
