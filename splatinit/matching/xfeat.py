@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     import torch
 
 CELL = 8  # px at the network's size
+# A photo is enlarged at most so many times. On a rendered table at 240×180 px, eight references with four neighbours
+# gave 15 400 points, 96 % of them within 1 % of the extent, at four times the photo's size, and 4800 points, 88 %, at
+# twice; beyond, there is nothing more to see, and the time grows with the fourth power.
+_ENLARGED = 4
 _MULTIPLE = 32  # of its input's sides: five halvings
 # The place that stands for no offset. The published code counts from 4, and finds a photo in itself 1.0 px away in both
 # axes, whatever the photo, its size or the shift; so does ours unless it counts from 3.
 _ORIGIN = 3
-_SCORES = 2**24  # similarities held at one time: 64 MB
+_SCORES = 2**22  # similarities held at one time: 16 MB
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class XFeatConfig:
     """How XFeat* matches.
 
     Attributes:
-        size: px of the longer side at which the network sees a photo, whatever the photo's own: it decides how many
-            cells there are, and how exact a match is.
+        size: px of the longer side at which the network sees a photo, and at most four times the photo's own: it
+            decides how many cells there are, and how exact a match is.
         certainty: matches below are dropped; the peak of the distribution over the 64 places in a cell (0.25 as
             published).
         epipolar: px that a target may lie off its epipolar line, where poses are known; none keeps all.
@@ -124,7 +128,8 @@ class XFeat:
         import torch
 
         height, width = view.rgb.shape[:2]
-        width, height = network_size(width, height, self._config.size, _MULTIPLE)
+        longest = min(self._config.size, _ENLARGED * max(width, height))
+        width, height = network_size(width, height, longest, _MULTIPLE)
         rgb = np.array(at_size(view.rgb, width, height))  # torch wants an array that it could write to
         x = torch.from_numpy(rgb).to(self._device).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
@@ -142,15 +147,16 @@ def mutual_nearest(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torc
     import torch
 
     block = max(1, _SCORES // len(b))
-    nearest_b = torch.empty(len(a), dtype=torch.int64, device=a.device)
-    best = torch.full((len(b),), -torch.inf, device=a.device)
-    nearest_a = torch.zeros(len(b), dtype=torch.int64, device=a.device)
+    best_a, nearest_b = torch.empty(len(a), device=a.device), torch.empty(len(a), dtype=torch.int64, device=a.device)
+    best_b = torch.full((len(b),), -torch.inf, device=a.device)
     for start in range(0, len(a), block):
         scores = a[start : start + block] @ b.T
-        nearest_b[start : start + block] = scores.argmax(dim=1)
-        highest, row = scores.max(dim=0)
-        better = highest > best
-        best = torch.where(better, highest, best)
-        nearest_a = torch.where(better, row + start, nearest_a)
-    i = torch.nonzero(nearest_a[nearest_b] == torch.arange(len(a), device=a.device))[:, 0]
-    return i, nearest_b[i]
+        best_a[start : start + block], nearest_b[start : start + block] = scores.max(dim=1)
+        best_b = torch.maximum(best_b, scores.amax(dim=0))
+    # Which row is the best of a column need not be known: a row that reaches the column's maximum is one.
+    i = torch.nonzero(best_a == best_b[nearest_b])[:, 0]
+    j = nearest_b[i]
+    # In photos without any texture many rows are equal; of these the first is taken.
+    first = torch.full((len(b),), len(a), device=a.device).scatter_reduce_(0, j, i, "amin")
+    only = first[j] == i
+    return i[only], j[only]

@@ -182,6 +182,9 @@ def table_view(folder: Path, index: int) -> tuple[MatchView, np.ndarray]:
     frame = scene["frames"][index]
     rgba = cv2.imread(str(folder / frame["file_path"]), cv2.IMREAD_UNCHANGED)
     depth = cv2.imread(str(folder / frame["depth_file_path"]), cv2.IMREAD_UNCHANGED) * scene["depth_unit_scale_factor"]
+    # Of rows that are all the same, as in a photo of a white wall, one is matched.
+    i, j = mutual_nearest(torch.ones(57, 8), torch.ones(43, 8))
+    assert (i.tolist(), j.tolist()) == ([0], [0])
     K = np.array([[scene["fl_x"], 0, scene["cx"]], [0, scene["fl_y"], scene["cy"]], [0, 0, 1]])
     pose = np.linalg.inv(np.array(frame["transform_matrix"]) @ np.diag([1, -1, -1, 1]))
     camera = Camera(K, pose, scene["w"], scene["h"])
