@@ -30,7 +30,7 @@ from .config import (
 )
 from .densify import DENSIFIERS
 from .errors import FormatError, NoImages
-from .initializers import INITIALIZERS, needs_points
+from .initializers import INITIALIZERS, needs_points, require_packages
 from .io import runs
 from .posers import POSERS, choose_poser
 from .progress import Progress, Silent
@@ -367,8 +367,8 @@ class _Line:
         Whatever can be refused is refused before the folder is touched.
         """
         environment.use_threads()
-        for registry, choice in ((INITIALIZERS, config.init), (DENSIFIERS, config.densify)):
-            registry.load(choice.name)
+        require_packages(config.init.name, config.init.settings)
+        DENSIFIERS.load(config.densify.name)
         make_rasterizer(config.raster.name)
         progress.start("read")
         images = read(path, config.data, progress=progress)
@@ -477,9 +477,7 @@ def _posed(images: ImageSet, poser: Choice, stages: _Stages) -> Scene:
     return scene
 
 
-def _scores(
-    stages: _Stages, scene: Scene, gaussians: Gaussians, config: RunConfig, progress: Progress
-) -> EvalReport:
+def _scores(stages: _Stages, scene: Scene, gaussians: Gaussians, config: RunConfig, progress: Progress) -> EvalReport:
     """The stage "eval"."""
     from .evaluation import EvalReport, files_of
 

@@ -79,6 +79,17 @@ def needs_points(name: str, config: Any = None) -> bool:
     return bool(getattr(config, "needs_points", spec.needs_points))
 
 
+def require_packages(name: str, config: Any = None) -> None:
+    """Raise MissingExtra when a package is absent that the initializer ``name`` with its ``config`` needs.
+
+    What a config chooses (the matcher of ``dense``) may need packages, too: it says so in a method of this name.
+    """
+    INITIALIZERS.load(name)
+    check = getattr(config, "require_packages", None)
+    if check is not None:
+        check()
+
+
 def make_initializer(name: str, config: Any = None) -> Initializer:
     """The initializer ``name`` built with its ``config`` (None: its defaults). Raises MissingExtra, ConfigError."""
     impl = INITIALIZERS.load(name)
@@ -87,4 +98,4 @@ def make_initializer(name: str, config: Any = None) -> Initializer:
     return impl(INITIALIZERS.config_class(name)() if config is None else config)
 
 
-__all__ = ["INITIALIZERS", "Initializer", "InitializerSpec", "make_initializer", "needs_points"]
+__all__ = ["INITIALIZERS", "Initializer", "InitializerSpec", "make_initializer", "needs_points", "require_packages"]

@@ -63,6 +63,15 @@ class RomaConfig:
 
 
 class Roma:
+    def require_packages(self) -> None:
+        """Raises MissingExtra where the model needs a package that the registry knows nothing of."""
+        if self.model != "v2" and importlib.util.find_spec("romatch") is None:
+            raise MissingExtra(
+                f"matcher 'roma' with the model {self.model} needs romatch, which is not installed.",
+                # Its dependency opencv-python writes the same folder as opencv-python-headless.
+                hint="Install it: pip install --no-deps romatch; pip install einops kornia loguru torchvision",
+            )
+
     """Dense matches of RoMa; see :class:`splatinit.matching.base.Matcher`."""
 
     name = "roma"

@@ -134,6 +134,13 @@ class DenseConfig:
         """Only the union with SfM's points needs the points of a poser."""
         return self.union_sfm
 
+    def require_packages(self) -> None:
+        """Raises MissingExtra where the matcher needs a package that is not installed."""
+        MATCHERS.load(self.matcher)
+        check = getattr(self.matcher_config(), "require_packages", None)
+        if check is not None:
+            check()
+
     def matcher_config(self) -> Any:
         """The config of the matcher; None for one that has none. Raises ConfigError for what it does not know."""
         keywords = {}
