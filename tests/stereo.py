@@ -118,6 +118,7 @@ class Knowing:
     """Casts the ray of every pixel, and finds the surface where a neighbour sees it, too."""
 
     name = "knowing"
+    network_on_cpu = False
 
     def __init__(self, config: KnowingConfig = KnowingConfig()) -> None:
         self.config, self.seen = config, []

@@ -77,9 +77,15 @@ class Matches:
 
 
 class Matcher(Protocol):
-    """Finds one photo in others. Built with its config; the same input gives the same matches."""
+    """Finds one photo in others. Built with its config; the same input gives the same matches.
+
+    Attributes:
+        name: how a user selects it.
+        network_on_cpu: it is a network and runs on the processor: a pair of photos takes seconds, not milliseconds.
+    """
 
     name: str
+    network_on_cpu: bool
 
     def match(
         self,

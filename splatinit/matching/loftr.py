@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..progress import Progress, Silent
 from .base import Matches, MatchView
-from .networks import Pace, device, load_network
+from .networks import PerPhoto, device, load_network
 from .pairwise import Gate, Pair, at_size, match_neighbours, network_size, to_photo
 
 if TYPE_CHECKING:
@@ -53,12 +52,27 @@ class LoftrConfig:
         Gate(self.certainty, self.epipolar)
 
 
+@dataclass(frozen=True)
+class _Side:
+    """One photo as kornia takes it: ``kind`` is "image", [1, 1, h, w], or "features", the maps that it makes of it."""
+
+    kind: str
+    value: torch.Tensor | dict[str, torch.Tensor]
+    width: int
+    height: int
+
+    @property
+    def nbytes(self) -> int:
+        tensors = self.value.values() if isinstance(self.value, dict) else (self.value,)
+        return sum(tensor.element_size() * tensor.nelement() for tensor in tensors)
+
+
 class Loftr:
     """Semi-dense matches of kornia's LoFTR; see :class:`splatinit.matching.base.Matcher`."""
 
     name = "loftr"
 
-    def __init__(self, config: LoftrConfig = LoftrConfig(), progress: Progress = Silent()) -> None:
+    def __init__(self, config: LoftrConfig = LoftrConfig()) -> None:
         self._config = config
         self._gate = Gate(config.certainty, config.epipolar)
         self._device = device()
@@ -68,7 +82,8 @@ class Loftr:
             f"Fetch loftr_{config.trained if config.trained == 'outdoor' else 'indoor_ds_new'}.ckpt from "
             "https://huggingface.co/kornia/loftr and name the file in the matcher's setting weights.",
         )
-        self._pace = Pace(self.name, self._device.type == "cpu", progress)
+        self.network_on_cpu = self._device.type == "cpu"
+        self._side = PerPhoto(self._side_of, lambda side: side.nbytes)
 
     def _load(self) -> Any:
         import copy
@@ -101,15 +116,24 @@ class Loftr:
     def _pair(self, reference: MatchView, neighbour: MatchView) -> Pair:
         import torch
 
-        with self._pace.pair(), torch.inference_mode():
-            (image0, size0), (image1, size1) = self._grey(reference), self._grey(neighbour)
-            found = self._net({"image0": image0, "image1": image1})
+        with torch.inference_mode():
+            side0, side1 = self._side(reference), self._side(neighbour)
+            found = self._net({f"{side0.kind}0": side0.value, f"{side1.kind}1": side1.value})
             # kornia's keypoints have pixel centres at +0.5, as ours.
             return Pair(
-                to_photo(found["keypoints0"].cpu().numpy(), reference, *size0),
-                to_photo(found["keypoints1"].cpu().numpy(), neighbour, *size1),
+                to_photo(found["keypoints0"].cpu().numpy(), reference, side0.width, side0.height),
+                to_photo(found["keypoints1"].cpu().numpy(), neighbour, side1.width, side1.height),
                 found["confidence"].float().cpu().numpy().clip(0, 1),
             )
+
+    def _side_of(self, view: MatchView) -> _Side:
+        import torch
+
+        grey, (width, height) = self._grey(view)
+        if not hasattr(self._net, "extract_features"):  # before kornia 0.9
+            return _Side("image", grey, width, height)
+        with torch.inference_mode():
+            return _Side("features", self._net.extract_features(grey), width, height)
 
     def _grey(self, view: MatchView) -> tuple[torch.Tensor, tuple[int, int]]:
         """The photo [1, 1, h, w] in [0, 1] at the network's size, and (w, h)."""

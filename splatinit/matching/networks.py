@@ -1,19 +1,22 @@
-"""What the learned matchers share: their device, what they say about their speed, and how their weights are loaded."""
+"""What the learned matchers share: their device, what they keep of a photo, and how their weights are loaded."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..errors import WeightsMissing
-from ..progress import Progress
+from .base import MatchView
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+# Of what is made of photos: of 90 by XFeat at 960 px, of 6 by LoFTR at 640 px. A reference has few neighbours, and
+# references follow each other as the photos were taken.
+KEPT_BYTES = 256 * 2**20
 
 
 def device() -> torch.device:
@@ -23,32 +26,37 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-class Pace:
-    """Warns, once, about the time that a network takes on a processor: when it begins, and with the first pair's time.
+class PerPhoto(Generic[T]):
+    """What a network makes of a photo by itself, so that it is made once and not for every pair that the photo is in.
+
+    Kept for the photos used last. A photo is known by its object: to tell it by its pixels would mean to read them all.
 
     Args:
-        matcher: its name.
-        on_cpu: whether the network runs on the processor; if not, nothing is said.
+        make: photo → what is kept.
+        size: bytes of that.
+        most: bytes that are kept at one time; one photo's are, however many.
     """
 
-    def __init__(self, matcher: str, on_cpu: bool, progress: Progress) -> None:
-        self._matcher, self._progress, self._quiet = matcher, progress, not on_cpu
+    def __init__(self, make: Callable[[MatchView], T], size: Callable[[T], int], most: int = KEPT_BYTES) -> None:
+        self._make, self._size, self._most = make, size, most
+        # By the photo's id; the reference tells whether it is still the same object that has it.
+        self._kept: OrderedDict[int, tuple[weakref.ref[MatchView], T]] = OrderedDict()
+        self._bytes = 0
 
-    @contextmanager
-    def pair(self) -> Iterator[None]:
-        """Around the work for one pair of photos."""
-        if self._quiet:
-            yield
-            return
-        self._quiet = True
-        self._progress.note(
-            f"The matcher '{self._matcher}' is a network and runs on the processor: expect it to take long. "
-            "'planesweep' needs no network."
-        )
-        began = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - began
-        self._progress.note(f"The first pair took '{self._matcher}' {seconds:.1f} s; each other takes about as long.")
+    def __call__(self, view: MatchView) -> T:
+        key = id(view)
+        if key in self._kept:
+            photo, made = self._kept.pop(key)
+            if photo() is view:
+                self._kept[key] = photo, made
+                return made
+            self._bytes -= self._size(made)
+        made = self._make(view)
+        self._kept[key] = weakref.ref(view), made
+        self._bytes += self._size(made)
+        while self._bytes > self._most and len(self._kept) > 1:
+            self._bytes -= self._size(self._kept.popitem(last=False)[1][1])
+        return made
 
 
 def load_network(matcher: str, load: Callable[[], T], hint: str) -> T:

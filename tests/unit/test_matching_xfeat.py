@@ -17,7 +17,6 @@ import torch  # noqa: E402
 from splatinit.errors import ConfigError, WeightsMissing  # noqa: E402
 from splatinit.matching import MATCHERS, MatchView  # noqa: E402
 from splatinit.matching.xfeat import XFeat, XFeatConfig, mutual_nearest  # noqa: E402
-from splatinit.progress import Silent  # noqa: E402
 from splatinit.types import Camera  # noqa: E402
 
 CONFIG = XFeatConfig(size=320)
@@ -131,24 +130,34 @@ def test_masks_grey_and_tiny_photos(matcher: XFeat) -> None:
     assert np.isfinite(matcher.match(flat, [flat]).points).all()
 
 
-def test_a_processor_warns_about_the_time() -> None:
-    class Notes(Silent):
-        def __init__(self) -> None:
-            self.texts: list[str] = []
+def test_a_photo_goes_through_the_network_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c = (MatchView(name, texture(200, 150, seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    matcher = XFeat(CONFIG)
+    seen: list[torch.Tensor] = []
+    forget = matcher._net.register_forward_pre_hook(lambda _net, given: seen.append(given[0]))
+    kept = [matcher.match(a, [b, c]), matcher.match(b, [c, a])]
+    assert len(seen) == 3
+    matcher.match(MatchView("a", a.rgb), [b])  # another object, which may hold other pixels
+    assert len(seen) == 4
+    forget.remove()
+    # What is kept changes nothing.
+    monkeypatch.setattr("splatinit.matching.networks.PerPhoto.__call__", lambda self, view: self._make(view))
+    for matches, (reference, *neighbours) in zip(kept, ((a, b, c), (b, c, a)), strict=True):
+        anew = XFeat(CONFIG).match(reference, neighbours)
+        assert len(anew) > 50
+        for name in ("points", "targets", "certainty"):
+            np.testing.assert_array_equal(getattr(matches, name), getattr(anew, name))
 
-        def note(self, text: str) -> None:
-            self.texts.append(text)
 
-    notes = Notes()
-    matcher = XFeat(CONFIG, notes)
-    photo = MatchView("a", texture(64, 48))
-    matcher.match(photo, [photo, photo])
-    if torch.cuda.is_available():
-        assert notes.texts == []
-    else:
-        first, second = notes.texts
-        assert "'xfeat' is a network and runs on the processor" in first
-        assert "The first pair took 'xfeat' " in second
+def test_cells_know_their_size(matcher: XFeat) -> None:
+    cells = matcher._cells_of(MatchView("a", texture(320, 224)))
+    assert cells.nbytes == 40 * 28 * (64 + 2) * 4
+    tiny = matcher._cells_of(MatchView("a", texture(48, 36)))
+    assert (tiny.width, tiny.height) == (192, 128)  # four times its size, and not 320×224
+
+
+def test_it_says_where_it_runs(matcher: XFeat) -> None:
+    assert matcher.network_on_cpu != torch.cuda.is_available()
 
 
 def test_settings_and_weights_that_cannot_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -173,6 +182,9 @@ def test_mutual_nearest_is_the_double_loop(monkeypatch: pytest.MonkeyPatch) -> N
     expected = [(i, j) for i in range(57) for j in range(43) if scores[i].argmax() == j and scores[:, j].argmax() == i]
     i, j = mutual_nearest(a, b)
     assert list(zip(i.tolist(), j.tolist(), strict=True)) == expected
+    # Of rows that are all the same, as in a photo of a white wall, one is matched.
+    i, j = mutual_nearest(torch.ones(57, 8), torch.ones(43, 8))
+    assert (i.tolist(), j.tolist()) == ([0], [0])
 
 
 # -------------------------------------------------------------------------------------------------------- exact depth
@@ -182,9 +194,6 @@ def table_view(folder: Path, index: int) -> tuple[MatchView, np.ndarray]:
     frame = scene["frames"][index]
     rgba = cv2.imread(str(folder / frame["file_path"]), cv2.IMREAD_UNCHANGED)
     depth = cv2.imread(str(folder / frame["depth_file_path"]), cv2.IMREAD_UNCHANGED) * scene["depth_unit_scale_factor"]
-    # Of rows that are all the same, as in a photo of a white wall, one is matched.
-    i, j = mutual_nearest(torch.ones(57, 8), torch.ones(43, 8))
-    assert (i.tolist(), j.tolist()) == ([0], [0])
     K = np.array([[scene["fl_x"], 0, scene["cx"]], [0, scene["fl_y"], scene["cy"]], [0, 0, 1]])
     pose = np.linalg.inv(np.array(frame["transform_matrix"]) @ np.diag([1, -1, -1, 1]))
     camera = Camera(K, pose, scene["w"], scene["h"])

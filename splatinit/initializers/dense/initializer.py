@@ -22,6 +22,7 @@ from .config import DenseConfig
 from .gaps import fill_gaps
 from .gathering import Harvest, Part, harvest, join
 from .neighbours import sparse_or_none
+from .pace import Pace
 from .photos import Photos
 from .plan import Plan, choose_references, make_plan
 from .radius import radii
@@ -61,11 +62,12 @@ class Dense:
             most = min(config.max_references, len(views)) if config.per_reference else 1
             each = CANDIDATE_BYTES + (SH_BYTES if config.colour == "sh1" else 0)
             require_points((config.per_reference or config.count) * most, SPARE * each)
+        pace = Pace(self._matcher, progress)
         with CostMeter() as cost:
             sparse = sparse_or_none(None if scene.points is None else scene.points.xyz)
             known = sparse is not None
             if sparse is None and config.scout:
-                sparse = self._scout(scene, seed, progress, cost)
+                sparse = self._scout(scene, seed, progress, cost, pace)
             with cost.stage("references"):
                 photos = Photos(views, config.max_size)
                 rig = Rig.of(photos.cameras)
@@ -80,7 +82,7 @@ class Dense:
                     "(`splatinit check`), or start with --init random.",
                 )
             total = config.count if config.per_reference is None else config.per_reference * len(plan.tasks)
-            harvests = self._harvest_all(plan, photos, rig, total, seed, progress, cost)
+            harvests = self._harvest_all(plan, photos, rig, total, seed, progress, cost, pace)
             outcomes = sum((each.outcomes for each in harvests), Counter())
             if outcomes[KEPT] == 0:
                 raise self._nothing(scene, plan, harvests, outcomes)
@@ -103,7 +105,7 @@ class Dense:
         )
 
     # --------------------------------------------------------------------------------------------------------- scout
-    def _scout(self, scene: Scene, seed: int, progress: Progress, cost: CostMeter) -> np.ndarray | None:
+    def _scout(self, scene: Scene, seed: int, progress: Progress, cost: CostMeter, pace: Pace) -> np.ndarray | None:
         """[p, 3] points from small photos, or None where too few come of them."""
         with cost.stage("scout"):
             photos = Photos(scene.train, SCOUT_SIZE)
@@ -111,6 +113,7 @@ class Dense:
             every = np.linspace(0, len(rig) - 1, min(len(rig), SCOUT_REFERENCES)).round().astype(int)
             plan = make_plan(rig, np.unique(every).tolist(), SCOUT_NEIGHBOURS, None)
             progress.start("scout", len(plan.tasks))
+            pace.begin(plan)
             found = []
             for done, task in enumerate(plan.tasks, start=1):
                 rng = np.random.default_rng(hash64(seed, "dense scout", task.reference))
@@ -127,6 +130,7 @@ class Dense:
                         cost=own,
                     )
                 found.append(brought.part.xyz)
+                pace.done(plan, done)
                 progress.advance(done)
             xyz = np.concatenate(found) if found else np.zeros((0, 3))
             progress.finish(f"{len(xyz)} points")
@@ -142,10 +146,12 @@ class Dense:
         seed: int,
         progress: Progress,
         cost: CostMeter,
+        pace: Pace,
     ) -> list[Harvest]:
         config = self.config
         most = -(-MOST_CANDIDATES // len(plan.tasks))
         progress.start("dense", len(plan.tasks))
+        pace.begin(plan)
         harvests, points = [], 0
         for done, task in enumerate(plan.tasks, start=1):
             rng = np.random.default_rng(hash64(seed, "dense", task.reference))
@@ -154,6 +160,7 @@ class Dense:
             count = min(room, most) if total is None else SPARE * -(-total // len(plan.tasks))
             harvests.append(harvest(self._matcher, photos, rig, task, config, count=count, rng=rng, cost=cost))
             points += len(harvests[-1].part)
+            pace.done(plan, done)
             progress.advance(done, candidates=points)
         progress.finish(f"{points} candidates from {len(plan.tasks)} references")
         return harvests
