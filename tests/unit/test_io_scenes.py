@@ -336,6 +336,8 @@ def test_format_by_name(tmp_path):
 def test_every_eighth():
     names = [f"{i:03d}" for i in range(17)]
     assert every_eighth(reversed(names)) == {"000", "008", "016"}
+    # From one photo nothing can be reconstructed: of two, both are for training.
+    assert every_eighth(names[:3]) == {"000"} and every_eighth(names[:2]) == frozenset()
 
 
 @pytest.mark.parametrize("place", ["test.txt", "sparse/0/test.txt", "split.json", "splits.json"])

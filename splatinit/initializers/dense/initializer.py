@@ -54,10 +54,16 @@ class Dense:
         self._matcher: Matcher = make() if settings is None else make(settings)
 
     def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
-        """Raises SceneError when no photo has a neighbour with a baseline, BadPoints when no match becomes a point,
-        OutOfMemory when there is no room for so many points, and what reading a photo and the matcher raise."""
+        """Raises SceneError when there is one photo or none has a neighbour with a baseline, BadPoints when no match
+        becomes a point, OutOfMemory when there is no room for so many points, and what reading a photo and the
+        matcher raise."""
         config = self.config
         views = scene.train
+        if len(views) < 2:
+            raise SceneError(
+                f"{scene.root}: there is one training photo; a dense match is triangulated from two.",
+                hint="Add photos, or leave more of them to training in the split file, or start with --init random.",
+            )
         if config.count is not None or config.per_reference is not None:
             most = min(config.max_references, len(views)) if config.per_reference else 1
             each = CANDIDATE_BYTES + (SH_BYTES if config.colour == "sh1" else 0)
