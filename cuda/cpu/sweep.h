@@ -1,7 +1,7 @@
 // Multi-view stereo: a sweep of planes over all pixels, and a search for one plane per pixel.
 //
-// The sweep takes fronto-parallel planes at given inverse depths. A thread takes a plane and walks down a band of the image: it reads
-// one row of each neighbour as that plane maps it (a gather per sample), keeps the last rows of the window in a ring, and
+// The sweep takes fronto-parallel planes at given inverse depths. A thread takes a plane and a band of rows, and walks down:
+// it reads one row of each neighbour as that plane maps it (a gather per sample), keeps the last rows of the window in a ring, and
 // sums them down and across, so that a window costs the same for any content.
 //
 // The search gives each pixel a slanted plane of its own (PatchMatch stereo: Bleyer et al. 2011; the adaptive choice of
