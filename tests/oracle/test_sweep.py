@@ -145,6 +145,17 @@ def test_sweep_of_odd_sizes(level: str, width: int, height: int) -> None:
     assert np.abs(s.sweep(DEPTHS) - brute_sweep(s, DEPTHS)).max() < 1e-4
 
 
+def test_sweep_of_many_rows(level: str) -> None:
+    """It works in bands of 96 rows: what windows at the seams see is there."""
+    rng = np.random.default_rng(1)
+    matrix = np.concatenate([np.eye(3), [[10.0], [6.0], [0.01]]], axis=1)
+    s = Stereo(StereoPhoto(photo(rng, 6, 200)), [StereoPhoto(photo(rng, 30, 220), matrix)], radius=4)
+    cost, expected = s.sweep(DEPTHS), brute_sweep(s, DEPTHS)
+    assert np.abs(cost - expected).max() < 1e-4
+    for seam in (96, 192):
+        assert (expected[seam - 5 : seam + 5] < 1).mean() > 0.3
+
+
 @pytest.mark.parametrize("stride, first, masked", [(1, 0, 0.0), (2, 1, 0.01), (3, 0, 0.0)])
 def test_plane_costs_are_the_double_loop(level: str, stride: int, first: int, masked: float) -> None:
     s = stereo(7, 3, radius=2, best=2, masked=masked, stride=stride, first=first)
