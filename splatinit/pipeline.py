@@ -307,8 +307,8 @@ def run(
     process works in ``out``.
     """
     with _Line.open(images, out, config or make_config(init, settings), progress) as line:
-        # Some initializers are told how many points to make: what training has no memory for need not be made.
-        planned = getattr(line.config.init.settings, "count", 0)
+        # Some initializers may be told how many points to make: what training has no memory for need not be made.
+        planned = getattr(line.config.init.settings, "count", None) or 0
         line.foresee(planned, lambda fits: f"Use init.count={fits} or fewer.")
         start = line.start()
         if not line.train(start, stop) or stop():

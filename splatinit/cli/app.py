@@ -404,11 +404,11 @@ def demo(
         Path, typer.Option("--out", "-o", metavar="DIR", help="Holds the drawn scene and one run per start.")
     ] = Path("runs/demo"),
     steps: Annotated[int, typer.Option("--steps", metavar="N", help="Training steps of each run.", min=1)] = 1500,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of both runs.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of all runs.")] = 0,
 ) -> None:
     """The whole line in minutes, on a scene that splatinit draws itself: what difference does the start make?
 
-    Draws a small yard with exact poses and known geometry, starts from SfM-like and from random points, trains both
+    Draws a small yard with exact poses and known geometry, starts from SfM-like, random and dense points, trains all
     with the same settings, and compares points with the true surface and renders with photos. Nothing is downloaded.
     """
     from ..demo import run_demo

@@ -36,8 +36,9 @@ def test_the_demo_compares_all_starts_and_keeps_what_it_did(few_cameras: None, t
     table = {row[0]: dict(zip(result.columns, row, strict=True)) for row in result.rows}
     # Triangulated points lie on the surface, to centimetres; random ones do not.
     accuracy = {start: float(row["accuracy"].split()[0]) for start, row in table.items()}
-    assert accuracy["sfm"] < 5 < accuracy["random"]
+    assert max(accuracy["sfm"], accuracy["dense"]) < 5 < accuracy["random"]
     assert float(table["sfm"]["F@15 cm"]) > float(table["random"]["F@15 cm"])
+    assert float(table["dense"]["F@15 cm"]) > float(table["sfm"]["F@15 cm"])
     assert table["random"]["points"] == "30000"
     picture = np.asarray(Image.open(result.picture))
     assert picture.shape[1] > 3 * 400 and picture.std() > 20

@@ -13,7 +13,7 @@ from ...registry import nearest
 REFERENCES = ("coverage", "kmeans")
 COLOURS = ("blend", "reference", "sh1")
 RADII = ("both", "footprint", "neighbours")
-GAPS = ("near", "shell", "none")
+GAPS = ("shell", "near", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class DenseConfig:
 
     count: int | None = None
     per_reference: int | None = None
-    spacing: float = 3.0
+    spacing: float = 3.3
     detail: float = 0.8
     matcher: str = "planesweep"
     matcher_settings: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class DenseConfig:
     radius_factor: float = 1.0
     opacity: float = 0.5
     union_sfm: bool = False
-    gaps: str = "near"
+    gaps: str = "shell"
 
     def __post_init__(self) -> None:
         for name, least in (
