@@ -22,6 +22,7 @@ from splatinit.initializers.dense.colour import CHANGE, NOISE, SH_C1, bilinear, 
 from splatinit.initializers.dense.depths import depth_range
 from splatinit.initializers.dense.detail import AVERAGE, SIGMA, contrast, worth
 from splatinit.initializers.dense.gaps import fill_gaps, inpainted, onto_sphere, sphere, squares
+from splatinit.initializers.dense.initializer import CANDIDATE_BYTES
 from splatinit.initializers.dense.neighbours import (
     angle_weight,
     choose_neighbours,
@@ -575,6 +576,16 @@ def test_thinning_to_a_count_keeps_the_most_certain_and_leaves_no_two_near():
     assert len(everything) == 20_000 and factor == 1.0
     # Points that all lie at one place are one cube at every scale: the only one that such a search can find.
     assert len(thinned(np.zeros((5, 3)), np.ones(5), np.arange(5.0), 2, rng)[0]) == 2
+
+
+def test_without_a_count_memory_bounds_the_candidates(monkeypatch):
+    scene = stereo.scene(stereo.row(3))
+    sampled = re.compile(r"of (\d+) samples")
+    free = sampled.search(start(scene, count=None, spacing=1.0).notes[1])
+    monkeypatch.setattr("splatinit.initializers.dense.initializer.FEWEST_CANDIDATES", 100)
+    monkeypatch.setattr("splatinit.initializers.dense.initializer.room", lambda: 3000 * CANDIDATE_BYTES)
+    short = sampled.search(start(scene, count=None, spacing=1.0).notes[1])
+    assert int(short[1]) <= 3000 < int(free[1])
 
 
 def test_without_a_count_the_spacing_decides():

@@ -14,7 +14,7 @@ from ...errors import BadPoints, SceneError
 from ...geometry.neighbours import nearest_distance
 from ...matching import MATCHERS
 from ...matching.base import Matcher
-from ...memory import require_points
+from ...memory import require_points, room
 from ...progress import Progress
 from ...types import Initialization, PointCloud, Scene
 from ..base import CostMeter
@@ -32,8 +32,9 @@ from .triangulation import KEPT, REASONS
 
 # How many times its share of ``count`` a reference samples: some fail a gate or are duplicates, some have few.
 SPARE = 3
-# Without ``count`` it samples what its own spacing makes room for. So many all references together at most.
+# Without ``count``: all references together, where there is memory for so many.
 MOST_CANDIDATES = 2_000_000
+FEWEST_CANDIDATES = 20_000  # with memory for less it is not worth beginning
 # Peak per candidate: 52 bytes, twice while they are joined, and sorting them. Measured: eight references of 640×480 px
 # with normals took 562 MB for 600 000 candidates and 842 MB for 1 200 000.
 CANDIDATE_BYTES = 470
@@ -66,10 +67,14 @@ class Dense:
                 f"{scene.root}: there is one training photo; a dense match is triangulated from two.",
                 hint="Add photos, or leave more of them to training in the split file, or start with --init random.",
             )
+        each = CANDIDATE_BYTES + (SH_BYTES if config.colour == "sh1" else 0)
         if config.count is not None or config.per_reference is not None:
-            most = min(config.max_references, len(views)) if config.per_reference else 1
-            each = CANDIDATE_BYTES + (SH_BYTES if config.colour == "sh1" else 0)
-            require_points((config.per_reference or config.count) * most, SPARE * each)
+            references = min(config.max_references, len(views)) if config.per_reference else 1
+            require_points((config.per_reference or config.count) * references, SPARE * each)
+            most = None
+        else:
+            require_points(FEWEST_CANDIDATES, each)
+            most = int(min(MOST_CANDIDATES, room() // each))
         pace = Pace(self._matcher, progress)
         with CostMeter() as cost:
             sparse = sparse_or_none(None if scene.points is None else scene.points.xyz)
@@ -90,7 +95,9 @@ class Dense:
                     "(`splatinit check`), or start with --init random.",
                 )
             total = config.count if config.per_reference is None else config.per_reference * len(plan.tasks)
-            harvests = self._harvest_all(plan, photos, rig, total, seed, progress, cost, pace)
+            # With a number to reach, some to choose from; without one, what the spacing makes room for.
+            samples = -(-(most if total is None else SPARE * total) // len(plan.tasks))
+            harvests = self._harvest_all(plan, photos, rig, samples, total is None, seed, progress, cost, pace)
             outcomes = sum((each.outcomes for each in harvests), Counter())
             if outcomes[KEPT] == 0:
                 raise self._nothing(scene, plan, harvests, outcomes)
@@ -150,22 +157,22 @@ class Dense:
         plan: Plan,
         photos: Photos,
         rig: Rig,
-        total: int | None,
+        samples: int,
+        spaced: bool,
         seed: int,
         progress: Progress,
         cost: CostMeter,
         pace: Pace,
     ) -> list[Harvest]:
+        """At most ``samples`` of each reference; ``spaced``: and at most as many as fit it at the spacing."""
         config = self.config
-        most = -(-MOST_CANDIDATES // len(plan.tasks))
         progress.start("dense", len(plan.tasks))
         pace.begin(plan)
         harvests, points = [], 0
         for done, task in enumerate(plan.tasks, start=1):
             rng = np.random.default_rng(hash64(seed, "dense", task.reference))
             width, height = rig.size[task.reference]
-            room = math.ceil(width * height / config.spacing**2)
-            count = min(room, most) if total is None else SPARE * -(-total // len(plan.tasks))
+            count = min(samples, math.ceil(width * height / config.spacing**2)) if spaced else samples
             harvests.append(harvest(self._matcher, photos, rig, task, config, count=count, rng=rng, cost=cost))
             points += len(harvests[-1].part)
             pace.done(plan, done)
