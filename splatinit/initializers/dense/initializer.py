@@ -75,6 +75,8 @@ class Dense:
         else:
             require_points(FEWEST_CANDIDATES, each)
             most = int(min(MOST_CANDIDATES, room() // each))
+            if most < MOST_CANDIDATES:
+                progress.note(f"There is memory for {most} candidates of points; with more, others might be chosen.")
         pace = Pace(self._matcher, progress)
         with CostMeter() as cost:
             sparse = sparse_or_none(None if scene.points is None else scene.points.xyz)
