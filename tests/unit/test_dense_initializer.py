@@ -17,8 +17,8 @@ from splatinit.errors import BadPoints, ConfigError, MissingExtra, OutOfMemory, 
 from splatinit.geometry.rigid import unproject
 from splatinit.geometry.scoring import score_cloud
 from splatinit.initializers import make_initializer, needs_points
+from splatinit.initializers.colour import CHANGE, NOISE, SH_C1, bilinear, blend, fit_sh1
 from splatinit.initializers.dense import Dense, DenseConfig
-from splatinit.initializers.dense.colour import CHANGE, NOISE, SH_C1, bilinear, blend, fit_sh1
 from splatinit.initializers.dense.depths import depth_range
 from splatinit.initializers.dense.detail import AVERAGE, SIGMA, contrast, worth
 from splatinit.initializers.dense.gaps import fill_gaps, inpainted, onto_sphere, sphere, squares
@@ -35,10 +35,10 @@ from splatinit.initializers.dense.photos import Photos, match_camera
 from splatinit.initializers.dense.plan import Plan, Task, choose_references, make_plan
 from splatinit.initializers.dense.radius import radii
 from splatinit.initializers.dense.references import by_coverage, by_kmeans
-from splatinit.initializers.dense.rig import Rig
 from splatinit.initializers.dense.sampling import sample
 from splatinit.initializers.dense.suppression import alone, most_certain, thinned
 from splatinit.initializers.dense.triangulation import ANGLE, BEHIND, ERROR, KEPT, NO_MATCH, triangulate
+from splatinit.initializers.rig import Rig
 from splatinit.io.pointcloud import read_ply_points
 from splatinit.io.read import ReadConfig, read_images
 from splatinit.matching import Matches, MatchView

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .rig import Rig
+from ..rig import Rig
 
 FEWEST = 30  # points that a view must see for their depths to bound it
 TRIM = 0.01  # share of the points at either end that are taken for wrong

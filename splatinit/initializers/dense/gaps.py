@@ -14,7 +14,7 @@ import numpy as np
 
 from ...geometry.rigid import inverse, unproject
 from ...matching import MatchView
-from .rig import Rig
+from ..rig import Rig
 
 LEAST_CELL = 8  # px, side of the squares
 SPACINGS = 2.5  # and at least so many distances of points that should be there: else chance would leave squares empty

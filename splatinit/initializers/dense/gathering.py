@@ -11,12 +11,12 @@ import numpy as np
 from ...geometry.rigid import transform
 from ...matching import Matcher, Matches, MatchView
 from ..base import CostMeter
-from .colour import bilinear, blend, fit_sh1
+from ..colour import bilinear, blend, fit_sh1
+from ..rig import Rig
 from .config import DenseConfig
 from .detail import contrast, worth
 from .photos import Photos
 from .plan import Task
-from .rig import Rig
 from .sampling import sample
 from .triangulation import KEPT, triangulate
 

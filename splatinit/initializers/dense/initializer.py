@@ -18,6 +18,7 @@ from ...memory import require_points, room
 from ...progress import Progress
 from ...types import Initialization, PointCloud, Scene
 from ..base import CostMeter
+from ..rig import Rig
 from .config import DenseConfig
 from .gaps import fill_gaps
 from .gathering import Harvest, Part, harvest, join
@@ -26,7 +27,6 @@ from .pace import Pace
 from .photos import Photos
 from .plan import Plan, choose_references, make_plan
 from .radius import radii
-from .rig import Rig
 from .suppression import alone, most_certain, thinned
 from .triangulation import KEPT, REASONS
 

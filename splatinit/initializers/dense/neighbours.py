@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...geometry.rigid import inverse, unproject
-from .rig import Rig
+from ..rig import Rig
 
 # Degrees between two rays. Below the first depth is uncertain (its error is that of the match, divided by the angle);
 # beyond the second surfaces look too different to be matched. Between them all angles are equally good.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..rig import Rig
 from .config import DenseConfig
 from .depths import depth_range
 from .neighbours import choose_neighbours, proxies, seen_points, typical_depths
 from .references import by_coverage, by_kmeans
-from .rig import Rig
 
 MOST_COVERED = 5000  # points by which coverage is judged: enough for 1 % of a photo to be told from nothing
 

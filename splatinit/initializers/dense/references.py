@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .rig import Rig
+from ..rig import Rig
 
 # A feature is the place in extents of the cameras, and the unit direction times this. EDGS clusters the 16 numbers of
 # raw matrices, where scene units decide what weighs more, the place or the direction.

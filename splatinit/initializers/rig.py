@@ -1,4 +1,4 @@
-"""All training cameras as arrays, at the size at which photos are matched."""
+"""All training cameras as arrays, at the size at which an initializer looks at their photos."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ...types import Camera
+from ..types import Camera
 
 # A point seen with less than this many px of an edge is left out of overlaps: a window around it would leave the photo.
 BORDER = 2.0
