@@ -39,8 +39,8 @@ INITIALIZERS.register(
         name="random",
         impl="splatinit.initializers.random:Random",
         config="splatinit.initializers.random:RandomConfig",
-        summary="uniform points in a cube: around the cameras, around the sparse points, or Blender's fixed one",
-        source="Kerbl et al. 2023; volumes as compared in arXiv:2404.12547 and arXiv:2404.09591",
+        summary="points in a cube (the cameras', the sparse points', Blender's fixed one), or in what the cameras see",
+        source="Kerbl et al. 2023; volumes as compared in arXiv:2404.12547 and arXiv:2404.09591; the frusta are ours",
     )
 )
 INITIALIZERS.register(
