@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -35,6 +35,7 @@ class StepTask:
         depth: (depth [h, w], confidence [h, w]) that pulls the expected depth, see losses.relative_depth_l1, or None.
         depth_weight: of that pull in the loss.
         stats: names of the gradients in RasterAux that somebody wants to see ("v_means2d", "v_means2d_abs").
+        eps2d: px², in place of that of the settings in this step; None: that of the settings.
     """
 
     camera: Camera
@@ -45,6 +46,11 @@ class StepTask:
     depth: tuple[torch.Tensor, torch.Tensor] | None = None
     depth_weight: float = 0.0
     stats: tuple[str, ...] = ()
+    eps2d: float | None = None
+
+    def drawn_with(self, settings: RasterSettings) -> RasterSettings:
+        """``settings`` with what this step has of its own."""
+        return settings if self.eps2d is None else replace(settings, eps2d=self.eps2d)
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class AutogradStep:
         self._render = self._rasterizer.render(
             self._adam.gaussians,
             task.camera,
-            settings=self._settings,
+            settings=task.drawn_with(self._settings),
             background=task.background,
             sh_degree=task.sh_degree,
             with_depth=task.depth is not None,
@@ -147,7 +153,7 @@ class NativeStep:
         depth = None if task.depth is None else self._buffer("depth", *size)
         self._arguments = (
             gaussians_arg(gaussians.tensors()),
-            view_arg(camera, self._settings, task.sh_degree, task.background),
+            view_arg(camera, task.drawn_with(self._settings), task.sh_degree, task.background),
         )
         aux = (self._aux.means2d, self._aux.depths, self._aux.radii, self._aux.visible, None)
         native.forward(

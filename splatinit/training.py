@@ -55,6 +55,14 @@ class TrainConfig:
         lr_shN: of the higher ones: they are seen from few directions each, and would overfit at the rate of sh0.
         sh_interval: fraction of the steps after which the next SH degree joins in (3DGS: 1000 of 30 000). Degrees that
             the start brings are there from the first step on.
+        sh_hold: fraction of the steps before ``sh_interval`` counts for the first time.
+        low_pass: px², largest value of RAIN-GS's progressive low-pass filter (arXiv:2403.09413, with 300); 0, the
+            default, is none. While it is on, the screen covariances grow by H·W / (9π n) in place of raster.eps2d, but
+            by no less than that and no more than this: so the discs of 3 standard deviations of n points, the
+            Gaussians there are, cover the photo. Few large Gaussians learn the coarse scene first. The authors look at
+            n every 1000 steps; here it is the n of each step, which needs no memory of an older one.
+        low_pass_until: fraction of the steps after which raster.eps2d holds again, with which the result is drawn
+            wherever it is looked at. Every n large enough gets there before.
         resolution: share of the working size (of the sides) that the photos have in the first steps; it grows to 1 in
             ``RESOLUTION_LEVELS`` equal steps. Small images cost less, and call for fewer Gaussians: of those that would
             grow, a refinement grows the share that the photos have of their pixels (DashGaussian, arXiv:2503.18402).
@@ -85,6 +93,9 @@ class TrainConfig:
     lr_sh0: float = 2.5e-3
     lr_shN: float = 2.5e-3 / 20
     sh_interval: float = 1 / 30
+    sh_hold: float = 0.0
+    low_pass: float = 0.0
+    low_pass_until: float = 0.5
     resolution: float = 1.0
     resolution_until: float = 0.5
     ssim_weight: float = 0.2
@@ -102,7 +113,8 @@ class TrainConfig:
         for name, value in asdict(self).items():
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"train.{name} must be finite and not negative, got {value:g}.")
-        for name in ("ssim_weight", "depth_until", "preview", "resolution", "resolution_until", "lr_means_hold"):
+        fractions = ("ssim_weight", "depth_until", "preview", "resolution", "resolution_until", "lr_means_hold")
+        for name in (*fractions, "sh_hold", "low_pass_until"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"train.{name} is a fraction: expected 0 to 1, got {getattr(self, name):g}.")
         if self.lr_means_end == 0:
@@ -122,6 +134,13 @@ class TrainConfig:
             return 1.0
         level = math.floor(RESOLUTION_LEVELS * done / until)
         return self.resolution + (1.0 - self.resolution) * level / RESOLUTION_LEVELS
+
+    def eps2d_after(self, done: int, count: int, width: int, height: int, least: float) -> float:
+        """What the screen covariances grow by (px²) after ``done`` updates, with ``count`` Gaussians in a photo of
+        ``width`` × ``height`` px; ``least`` is raster.eps2d. See ``low_pass``."""
+        if self.low_pass == 0 or done >= self.low_pass_until * self.steps:
+            return least
+        return max(least, min(width * height / (9 * math.pi * count), self.low_pass))
 
     def lr_means_factor(self, done: int) -> float:
         """What ``lr_means`` is multiplied by after ``done`` updates."""
@@ -226,7 +245,7 @@ def train(
     held_out = HeldOut(scene, rasterizer, settings, device) if scene.test else None
     preview_every = max(1, round(config.preview * config.steps))
     sh_every = max(1, round(config.sh_interval * config.steps))
-    sh_start = _degree_in_use(gaussians)
+    sh_start, sh_hold = _degree_in_use(gaussians), round(config.sh_hold * config.steps)
     depth_steps = config.depth_until * config.steps
     random = torch.Generator()
     interrupted = False
@@ -250,13 +269,14 @@ def train(
         for done in range(adam.steps, config.steps):
             step = done + 1  # `done` updates are behind, this one is number `step`
             adam.learning_rates["means"] = rates["means"] * config.lr_means_factor(done)
-            degree = min(gaussians.sh_degree, max(sh_start, done // sh_every))
+            degree = min(gaussians.sh_degree, max(sh_start, (done - sh_hold) // sh_every))
             depth_weight = config.depth_weight * (1 - done / depth_steps) if done < depth_steps else 0.0
             stats = densifier.wants_stats(step)
 
             with _saved_on_failure(saver, report):
                 target = targets.get(done)
                 view = target.view
+                height, width = target.rgb.shape[:2]
                 task = StepTask(
                     camera=view.camera,
                     rgb=target.rgb,
@@ -266,6 +286,7 @@ def train(
                     depth=priors.get(view, target.counts) if depth_weight > 0 else None,
                     depth_weight=depth_weight,
                     stats=stats,
+                    eps2d=config.eps2d_after(done, len(adam.gaussians), width, height, settings.eps2d),
                 )
                 watch.lap("photos")
                 value = training_step.loss(task)

@@ -45,6 +45,16 @@ INITIALIZERS.register(
 )
 INITIALIZERS.register(
     InitializerSpec(
+        name="rain",
+        impl="splatinit.initializers.rain:Rain",
+        config="splatinit.initializers.rain:RainConfig",
+        summary="few points with large Gaussians, to be trained with a progressive low-pass filter (--config rain)",
+        source="Jung et al. 2024 (RAIN-GS), arXiv:2403.09413",
+        status="as in its first version; halves of a split shrink by 1.6, not 1.4",
+    )
+)
+INITIALIZERS.register(
+    InitializerSpec(
         name="file",
         impl="splatinit.initializers.file:File",
         config="splatinit.initializers.file:FileConfig",

@@ -105,8 +105,8 @@ def test_stopped_and_resumed(tmp_path, uninterrupted, at):
 
 
 @pytest.mark.parametrize("at", [1, 29, 60])
-def test_stopped_among_small_photos_and_resumed(tmp_path, at):
-    settings = {"resolution": 0.4, "resolution_until": 0.8}
+@pytest.mark.parametrize("settings", [{"resolution": 0.4, "resolution_until": 0.8}, {"low_pass": 300.0}])
+def test_stopped_among_small_photos_or_under_a_filter_and_resumed(tmp_path, at, settings):
     whole = run(settings=settings)
     asked = iter(range(1, STEPS + 1))
     assert run(tmp_path, settings=settings, stop=lambda: next(asked) == min(at, STEPS - 1)).interrupted

@@ -14,6 +14,7 @@ from tiny import MemoryPhoto
 
 from splatinit import decoding, native
 from splatinit.densify.adc import Adc, AdcConfig
+from splatinit.densify.edit import rebuild
 from splatinit.densify.none import NoDensify
 from splatinit.densify.prune import Prune, PruneConfig
 from splatinit.errors import ConfigError, OutOfMemory, SceneError, ShapeError, TrainingError
@@ -127,6 +128,41 @@ def test_sh_degrees_that_the_start_brings_are_there_from_the_first_step(coeffici
     model.shN[3, coefficients, 1] = 0.01
     run(replace(tiny.scene(), test=()), model, rasterizer=recorder, steps=4, sh_interval=0.25)
     assert [call["sh_degree"] for call in recorder.calls] == degrees
+
+
+def test_sh_degrees_wait_for_the_end_of_their_hold():
+    model, recorder = tiny.random_model(30, seed=1, sh_degree=3), Recorder()
+    # As in RAIN-GS, where the hold is 4 intervals: the first degree after 5 of them.
+    run(replace(tiny.scene(), test=()), model, rasterizer=recorder, steps=10, sh_interval=0.1, sh_hold=0.4)
+    assert [call["sh_degree"] for call in recorder.calls] == [0] * 5 + [1, 2, 3, 3, 3]
+
+
+def test_the_low_pass_filter_follows_the_number_of_gaussians_and_ends():
+    class Halving(NoDensify):
+        """Leaves half of the Gaussians after step 5."""
+
+        def refine(self, step, adam, random, **more):
+            if step == 5:
+                rebuild(adam, torch.arange(15), {k: v[:0].detach() for k, v in adam.gaussians.tensors().items()})
+
+    def filters(**settings) -> list[float]:
+        recorder = Recorder()
+        scene = replace(tiny.scene(), test=())
+        run(scene, rasterizer=recorder, densifier=Halving(), steps=20, **settings)
+        return [call["settings"].eps2d for call in recorder.calls]
+
+    assert filters() == [0.3] * 20
+    # Photos of 28 × 24 px: 672 / (9 π 30) = 0.792, twice as much for 15 Gaussians; the last half is as drawn.
+    assert filters(low_pass=300) == pytest.approx([0.79224] * 5 + [1.58448] * 5 + [0.3] * 10, rel=1e-4)
+    assert filters(low_pass=1.0, low_pass_until=0.3) == pytest.approx([0.79224] * 5 + [1.0] + [0.3] * 14, rel=1e-4)
+    # Half of the sides, a quarter of the filter: what is left is less than 0.3.
+    small = filters(low_pass=300, resolution=0.5, resolution_until=1.0)
+    assert small[:3] == pytest.approx([0.3] * 3) and small[9] > 0.3
+    # RAIN-GS: 10 Gaussians at 1237×822 px reach the cap, a million have none.
+    config = TrainConfig(steps=30_000, low_pass=300.0)
+    assert [config.eps2d_after(0, n, 1237, 822, 0.3) for n in (10, 1_000_000)] == [300.0, 0.3]
+    assert config.eps2d_after(14_999, 10_000, 1237, 822, 0.3) == pytest.approx(1237 * 822 / (9 * np.pi * 10_000))
+    assert config.eps2d_after(15_000, 10, 1237, 822, 0.5) == 0.5
 
 
 def test_positions_keep_the_rate_of_the_end_of_their_hold_and_decay_from_there():

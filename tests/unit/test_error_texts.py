@@ -124,6 +124,9 @@ def test_prune_settings(settings, text):
         ({"resolution": 0.0}, "train.resolution must be positive: a photo of no size shows nothing"),
         ({"resolution_until": 1.1}, "train.resolution_until is a fraction: expected 0 to 1, got 1.1"),
         ({"lr_means_hold": 1.1}, "train.lr_means_hold is a fraction: expected 0 to 1, got 1.1"),
+        ({"sh_hold": 1.1}, "train.sh_hold is a fraction: expected 0 to 1, got 1.1"),
+        ({"low_pass": -1.0}, "train.low_pass must be finite and not negative, got -1"),
+        ({"low_pass_until": 2.0}, "train.low_pass_until is a fraction: expected 0 to 1, got 2"),
     ],
 )
 def test_training_settings(settings, text):

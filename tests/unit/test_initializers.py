@@ -12,10 +12,12 @@ from splatinit.errors import BadPoints, ConfigError, SceneError
 from splatinit.initializers import INITIALIZERS, make_initializer, needs_points
 from splatinit.initializers.dense import DenseConfig
 from splatinit.initializers.file import File, FileConfig
+from splatinit.initializers.rain import Rain, RainConfig
 from splatinit.initializers.random import Random, RandomConfig
 from splatinit.initializers.sfm import Sfm
 from splatinit.io.pointcloud import write_ply_points
 from splatinit.progress import Silent
+from splatinit.seeding import seed_gaussians
 from splatinit.types import Camera, Pixels, PointCloud, Scene, View
 
 
@@ -119,6 +121,19 @@ def test_volumes_that_do_not_exist():
 def test_bad_settings_are_named(bad):
     with pytest.raises(ConfigError, match=f"init.{next(iter(bad))} is"):
         RandomConfig(**bad)
+
+
+def test_rain_is_few_points_in_the_cube_of_the_cameras():
+    start = Rain().initialize(scene(CENTERS), seed=3, progress=Silent())
+    np.testing.assert_array_equal(start.points.xyz, draw(scene(CENTERS), seed=3, count=10).points.xyz)
+    assert start.points.radius is None and start.recipe["side"] == pytest.approx(18)
+    assert "--config rain" in start.notes[-1]
+    # Each Gaussian is as large as the distance to the 3 nearest: they cover much of every photo.
+    assert seed_gaussians(start.points).scales.min() > 2
+    with pytest.raises(ConfigError, match="init.count is 1; expected at least 2"):
+        RainConfig(count=1)
+    with pytest.raises(ConfigError, match="init.size is 0; expected a positive"):
+        RainConfig(size=0.0)
 
 
 def test_sfm_hands_the_points_on():

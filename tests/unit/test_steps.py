@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import camera, random_model, threads
@@ -165,3 +167,15 @@ def test_backends_get_their_own_step() -> None:
     assert STEPS["cpu"] is NativeStep
     adam = GaussianAdam(model(3), RATES)
     assert type(make_step(adam, make_rasterizer("reference"), RasterSettings())) is AutogradStep
+
+
+def test_a_step_with_a_filter_of_its_own_is_one_with_other_settings():
+    def numbers(eps2d: float | None, settings: RasterSettings, step_of) -> list[float]:
+        steps = [replace(task, eps2d=eps2d) for task in tasks(4)]
+        adam, losses, _ = run(step_of, model(30), StepConfig(), steps, settings)
+        return [*losses, adam.gaussians.means.sum().item(), adam.gaussians.log_scales.sum().item()]
+
+    for step_of in (AutogradStep, NativeStep) if native.available() else (AutogradStep,):
+        wide = numbers(20.0, RasterSettings(), step_of)
+        assert wide == numbers(None, RasterSettings(eps2d=20.0), step_of)
+        assert wide != numbers(None, RasterSettings(), step_of)
