@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,18 @@ class _Element:
         return any(isinstance(kind, tuple) for _, kind in self.fields)
 
 
-def read_vertices(path: Path) -> np.ndarray:
+Pick = Callable[[int], np.ndarray | None]
+"""How many there are → the numbers, ascending, of those that are wanted; None for all."""
+
+
+def every(total: int) -> None:
+    """The Pick that takes all."""
+
+
+def read_vertices(path: Path, pick: Pick = every) -> np.ndarray:
     """The ``vertex`` element as a structured array [n] with the file's property names, native byte order.
+
+    ``pick`` chooses the rows that are kept. Beside them, memory is taken for the file as it is on disk.
 
     Raises:
         FormatError: not a PLY file, a header that is wrong or promises more than the file holds, or no vertices.
@@ -66,7 +77,7 @@ def read_vertices(path: Path) -> np.ndarray:
     dtype = np.dtype([(name, order + kind) for name, kind in vertex.fields])
     if format == "ascii":
         counts = [sum(element.count for element in part) for part in (before, after)]
-        return _ascii(path, data[start:], counts[0], vertex.count, counts[1], dtype)
+        return _ascii(path, memoryview(data)[start:], counts[0], vertex.count, counts[1], dtype, pick)
     for element in before:
         start = _end_of(path, data, start, element, order)
     have = max(0, len(data) - start)
@@ -88,8 +99,23 @@ def read_vertices(path: Path) -> np.ndarray:
             path=path,
         )
     found = np.frombuffer(data, dtype, vertex.count, start)
+    rows = pick(vertex.count)
+    if rows is not None:
+        found = found[rows]
     # A plain copy where the order of bytes is ours: astype goes field by field.
     return found.copy() if dtype.isnative else found.astype(dtype.newbyteorder("="))
+
+
+def has_faces(path: Path) -> bool:
+    """Whether the header promises faces. Raises FormatError for a file that is no PLY."""
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEADER_LIMIT)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
+    _, elements, _ = _header(path, head)
+    return any(element.name == "face" and element.count for element in elements)
 
 
 def read_triangles(path: Path) -> np.ndarray:
@@ -290,35 +316,46 @@ def _kind(words: list[str]) -> str | tuple[str, str] | None:
     return None
 
 
-def _ascii(path: Path, data: bytes, skip: int, count: int, more: int, dtype: np.dtype) -> np.ndarray:
-    lines = [line for line in data.splitlines() if line.strip()]
-    if skip + count > len(lines):
+def _ascii(path: Path, data: memoryview, skip: int, count: int, more: int, dtype: np.dtype, pick: Pick) -> np.ndarray:
+    # Line by line, twice: a list of all lines takes several times the memory of the file.
+    total = sum(1 for line in _lines(data) if line.strip())
+    if skip + count > total:
         raise FormatError(
-            f"{path}: the header promises {count} vertices, but only {max(0, len(lines) - skip)} lines follow it.",
+            f"{path}: the header promises {count} vertices, but only {max(0, total - skip)} lines follow it.",
             hint="The file is truncated: copy or export it again.",
             path=path,
         )
-    if len(lines) != skip + count + more:
+    if total != skip + count + more:
         raise FormatError(
-            f"{path}: {len(lines)} lines follow the header, which promises {skip + count + more} ({count} vertices).",
+            f"{path}: {total} lines follow the header, which promises {skip + count + more} ({count} vertices).",
             hint="The file is damaged, or a count in its header is wrong: copy or export it again.",
             path=path,
         )
-    rows = []
-    for index, line in enumerate(lines[skip : skip + count]):
+    rows = pick(count)
+    wanted = np.ones(count, bool)
+    if rows is not None:
+        wanted[:] = False
+        wanted[rows] = True
+    table = np.empty((int(wanted.sum()), len(dtype.names)))
+    place, index = 0, -skip
+    for line in _lines(data):
         words = line.split()
-        try:
-            # Python's float also takes 1_000 for a number.
-            if len(words) != len(dtype.names) or b"_" in line:
-                raise ValueError
-            rows.append([float(word) for word in words])
-        except ValueError as error:
-            raise FormatError(
-                f"{path}: vertex {index} is not {len(dtype.names)} numbers: {line[:80].decode('ascii', 'replace')!r}.",
-                path=path,
-            ) from error
-    table = np.array(rows, dtype=np.float64).reshape(count, len(dtype.names))
-    vertices = np.empty(count, dtype)
+        if not words:
+            continue
+        if 0 <= index < count and wanted[index]:
+            try:
+                # Python's float also takes 1_000 for a number.
+                if len(words) != len(dtype.names) or b"_" in line:
+                    raise ValueError
+                table[place] = [float(word) for word in words]
+            except ValueError as error:
+                shown = line[:80].decode("ascii", "replace").rstrip("\r\n")
+                raise FormatError(
+                    f"{path}: vertex {index} is not {len(dtype.names)} numbers: {shown!r}.", path=path
+                ) from error
+            place += 1
+        index += 1
+    vertices = np.empty(len(table), dtype)
     for column, name in enumerate(dtype.names):
         if dtype[name].kind in "iu":
             limits = np.iinfo(dtype[name])
@@ -328,6 +365,22 @@ def _ascii(path: Path, data: bytes, skip: int, count: int, more: int, dtype: np.
         with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the callers' checks report
             vertices[name] = table[:, column]
     return vertices
+
+
+def _lines(data: memoryview) -> Iterator[bytes]:
+    """The lines of a text as bytes.splitlines cuts them (after \\n, \\r or both), a block of it at a time."""
+    start, block = 0, 1 << 22
+    while start < len(data):
+        part = bytes(data[start : start + block])
+        if start + len(part) < len(data):
+            # Up to the last whole line; a longer line than the block is looked at in a larger one.
+            end = part.rfind(b"\n") + 1 or part.rfind(b"\r", 0, -1) + 1
+            if end == 0:
+                block *= 2
+                continue
+            part = part[:end]
+        yield from part.splitlines()
+        start, block = start + len(part), 1 << 22
 
 
 def write_vertices(path: Path, vertices: np.ndarray) -> None:
@@ -341,13 +394,13 @@ def write_vertices(path: Path, vertices: np.ndarray) -> None:
         file.write(np.ascontiguousarray(vertices.astype(dtype, copy=False)).view(np.uint8).data)
 
 
-def columns(vertices: np.ndarray, names: tuple[str, ...]) -> np.ndarray | None:
-    """[n, len(names)] float32 of these properties, or None where one is absent."""
+def columns(vertices: np.ndarray, names: tuple[str, ...], dtype: type = np.float32) -> np.ndarray | None:
+    """[n, len(names)] of these properties as ``dtype`` (float32 or float64), or None where one is absent."""
     if any(name not in vertices.dtype.names for name in names):
         return None
     if all(vertices.dtype[name] == np.float32 for name in vertices.dtype.names):
         # One table, as splats are: rows are read once, in place of 59 times.
         table = vertices.view(np.float32).reshape(len(vertices), len(vertices.dtype.names))
-        return table[:, [vertices.dtype.names.index(name) for name in names]]
+        return table[:, [vertices.dtype.names.index(name) for name in names]].astype(dtype, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):  # not finite as float32: the callers' checks report it
-        return np.stack([vertices[name].astype(np.float32) for name in names], axis=1)
+        return np.stack([vertices[name].astype(dtype) for name in names], axis=1)

@@ -2,34 +2,91 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import FormatError
-from ..types import PointCloud
-from .ply import columns, read_vertices, write_vertices
+from ..types import POINT_FIELDS, PointCloud
+from .ply import Pick, columns, every, read_vertices, write_vertices
 
 _COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 _OPTIONAL = ("radius", "opacity", "confidence")
 _SH = {9: 3, 24: 8, 45: 15}  # number of f_rest columns → coefficients k
 
 
-def read_ply_points(path: Path) -> PointCloud:
-    """Read a PLY point cloud, ASCII or binary.
+@dataclass(frozen=True)
+class RawPoints:
+    """Points as a file holds them, before anything is decided about them.
 
-    Colours are integers scaled by their type's largest value, or floats in [0, 1]; without colours the points are
-    mid-grey. SH coefficients beyond degree 0 are f_rest columns as in a splat (channel-major). Normals that are all
-    zero (writers fill the columns so) are dropped; faces are ignored.
+    In double precision, because what surveyors' files hold (metres from the equator) has no room in float32.
+
+    Attributes:
+        xyz: [n, 3] float64, not finite where the file has it so.
+        total: number of points in the file, of which these n were picked.
+        rgb: [n, 3] float32 in [0, 1] where finite; None where the file has no colours.
+        normal: [n, 3] float32; None where the file has none, or zeros only.
+        radius, opacity, confidence: [n] float32, or None.
+        sh: [n, k, 3] float32, or None.
+    """
+
+    xyz: np.ndarray
+    total: int
+    rgb: np.ndarray | None = None
+    normal: np.ndarray | None = None
+    radius: np.ndarray | None = None
+    opacity: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+    sh: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+    def select(self, index: np.ndarray) -> RawPoints:
+        """The points that ``index`` (mask or integers) picks, with all their fields."""
+        fields = {name: getattr(self, name) for name in POINT_FIELDS}
+        return RawPoints(
+            total=self.total, **{name: None if value is None else value[index] for name, value in fields.items()}
+        )
+
+
+def read_ply_points(path: Path) -> PointCloud:
+    """Read a PLY point cloud, ASCII or binary; mid-grey where it has no colours (see :func:`read_ply_raw`).
 
     Raises:
-        FormatError: not a PLY file, truncated, without x y z, an impossible number of SH coefficients, or a trained
-            splat.
+        FormatError: as :func:`read_ply_raw`.
         BadPoints: empty, or something is not finite.
     """
+    raw = read_ply_raw(path)
+    with np.errstate(over="ignore", invalid="ignore"):  # not finite as float32: the check below reports it
+        xyz = raw.xyz.astype(np.float32)
+    rgb = np.full((len(raw), 3), 0.5, np.float32) if raw.rgb is None else raw.rgb
+    more = {name: getattr(raw, name) for name in POINT_FIELDS if name not in ("xyz", "rgb")}
+    cloud = PointCloud(xyz=xyz, rgb=rgb, **more)
+    cloud.check(str(path))
+    return cloud
+
+
+def read_ply_raw(path: Path, pick: Pick = every) -> RawPoints:
+    """The points of a PLY file, ASCII or binary; ``pick`` chooses among them.
+
+    Colours are integers scaled by their type's largest value, or floats in [0, 1]. SH coefficients beyond degree 0 are
+    f_rest columns as in a splat (channel-major). Normals that are all zero (writers fill the columns so) are dropped;
+    faces are ignored.
+
+    Raises FormatError: not a PLY file, truncated, without x y z, colours out of range, an impossible number of SH
+    coefficients, or a trained splat.
+    """
     path = Path(path)
-    vertices = read_vertices(path)
-    xyz = columns(vertices, ("x", "y", "z"))
+    counted = []
+
+    def counting(total: int) -> np.ndarray | None:
+        counted.append(total)
+        return pick(total)
+
+    vertices = read_vertices(path, counting)
+    xyz = columns(vertices, ("x", "y", "z"), np.float64)
     if xyz is None:
         raise FormatError(f"{path}: the vertices have no x y z (found {', '.join(vertices.dtype.names)}).", path=path)
     if "f_dc_0" in vertices.dtype.names:
@@ -38,17 +95,18 @@ def read_ply_points(path: Path) -> PointCloud:
             hint="Export points with red green blue columns.",
             path=path,
         )
-    rgb = np.full((len(vertices), 3), 0.5, np.float32)
+    rgb = None
     for names in _COLOURS:
         found = columns(vertices, names)
         if found is not None:
             kinds = [vertices.dtype[name] for name in names]
             rgb = found / np.float32([np.iinfo(kind).max if kind.kind in "iu" else 1 for kind in kinds])
             break
-    if np.isfinite(rgb).all() and rgb.size and not (rgb.min() >= 0 and rgb.max() <= 1):
+    finite = () if rgb is None else rgb[np.isfinite(rgb)]
+    if len(finite) and not (finite.min() >= 0 and finite.max() <= 1):
         raise FormatError(
-            f"{path}: colours range from {rgb.min():g} to {rgb.max():g}; expected 0 to 255 as uchar, or 0 to 1 as "
-            "float.",
+            f"{path}: colours range from {finite.min():g} to {finite.max():g}; expected 0 to 255 as uchar, or 0 to 1 "
+            "as float.",
             path=path,
         )
     normal = columns(vertices, ("nx", "ny", "nz"))
@@ -64,15 +122,14 @@ def read_ply_points(path: Path) -> PointCloud:
             "none.",
             path=path,
         )
-    cloud = PointCloud(
+    return RawPoints(
         xyz=xyz,
+        total=counted[0],
         rgb=rgb,
         normal=normal,
         sh=None if sh is None else sh.reshape(len(sh), 3, -1).transpose(0, 2, 1),
         **{name: None if value is None else value[:, 0] for name, value in optional.items()},
     )
-    cloud.check(str(path))
-    return cloud
 
 
 def write_ply_points(path: Path, points: PointCloud) -> None:
