@@ -58,7 +58,12 @@ class Surface:
         return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
-        """Points [count, 3] on the surface, uniform by area; the same for the same ``seed``.
+        """Points [count, 3] on the surface, uniform by area; the same for the same ``seed`` (see :meth:`places`)."""
+        triangle, weights = self.places(count, seed)
+        return np.einsum("nc,nca->na", weights, self.corners[triangle])
+
+    def places(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Where the points of :meth:`sample` lie: triangle [count], and barycentric weights [count, 3] of its corners.
 
         Stratified over the triangles, so that each gets its share of ``count`` within one point. A point in a triangle
         by Osada et al. 2002 (Shape distributions), eq. 1. A mesh without area is sampled at its corners.
@@ -66,12 +71,12 @@ class Surface:
         rng = np.random.default_rng(seed)
         ends = np.cumsum(self.areas)
         if not ends[-1] > 0:
-            return self.corners.reshape(-1, 3)[rng.integers(0, 3 * len(self.corners), count)]
+            triangle, corner = np.divmod(rng.integers(0, 3 * len(self.corners), count), 3)
+            return triangle, np.eye(3)[corner]
         place = (np.arange(count) + rng.random(count)) / count * ends[-1]
         triangle = np.minimum(np.searchsorted(ends, place, side="right"), len(ends) - 1)
         root, along = np.sqrt(rng.random(count)), rng.random(count)
-        weights = np.stack([1 - root, root * (1 - along), root * along], axis=1)
-        return np.einsum("nc,nca->na", weights, self.corners[triangle])
+        return triangle, np.stack([1 - root, root * (1 - along), root * along], axis=1)
 
     def distance(self, xyz: np.ndarray) -> np.ndarray:
         """Distance [n] from each point [n, 3], finite, to the nearest point of the surface; exact but for rounding.
