@@ -143,13 +143,14 @@ class RunConfig:
             else:
                 out[name] = {}
             if value is not None:
-                out[name] |= {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+                out[name] |= {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return out | {key: getattr(self, key) for key in RUN_KEYS}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` as YAML and JSON hold it: tuples as lists, paths as text."""
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -525,7 +526,7 @@ def describe(cls: type, section: str) -> list[Setting]:
         default = f.default if f.default is not dataclasses.MISSING else None
         if f.default_factory is not dataclasses.MISSING:
             default = f.default_factory()
-        out.append(Setting(f"{section}.{f.name}", _plain(default), str(f.type), texts.get(f.name, "")))
+        out.append(Setting(f"{section}.{f.name}", plain(default), str(f.type), texts.get(f.name, "")))
     return out
 
 

@@ -537,9 +537,9 @@ def _inputs(images: ImageSet, config: RunConfig) -> dict[str, str]:
     """What the run reads: its scene (place and fingerprint), and every file that a setting names."""
     inputs = {"scene": str(images.root.resolve()), "photos": runs.fingerprint_images(images)}
     settings = config.init.settings
-    for name, kind in field_types(type(settings) if settings is not None else None).items():
+    for name in field_types(type(settings) if settings is not None else None):
         value = getattr(settings, name)
-        if kind in (Path, Path | None) and value is not None:
+        if isinstance(value, Path):
             inputs[f"init.{name}"] = runs.fingerprint_path(value)
     return inputs
 

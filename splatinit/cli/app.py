@@ -223,8 +223,8 @@ def train(
         typer.Argument(
             metavar="START",
             show_default=False,
-            help="The points to start from: a .ply with x y z (red green blue), a COLMAP model folder, or a run folder "
-            "(its init/points.ply).",
+            help="The points to start from: a cloud (.ply .pcd .xyz .las), a mesh (.ply .obj .glb), a COLMAP model "
+            "folder, or a run folder (its init/points.ply).",
         ),
     ],
     settings: SettingsArgument = None,
@@ -250,6 +250,7 @@ def train(
     [bold]Examples[/]
 
       splatinit train scene/ scan.ply --steps 3000
+      splatinit train scene/ scan.las init.offset=500000,5000000,0
       splatinit train scene/ runs/scene-random -o runs/again
     """
     from ..pipeline import scene_name

@@ -46,7 +46,8 @@ PointsOption = Annotated[
         metavar="N",
         show_default="the initializer's",
         help="How many points to start from ([cyan]50000[/], [cyan]200k[/], [cyan]1.5M[/]), where the initializer "
-        "takes a number: [cyan]dense[/], [cyan]random[/], [cyan]depth[/]. Short for [cyan]init.count=N[/].",
+        "takes a number: [cyan]dense[/], [cyan]random[/], [cyan]depth[/], [cyan]file[/]. "
+        "Short for [cyan]init.count=N[/].",
     ),
 ]
 ConfigOption = Annotated[

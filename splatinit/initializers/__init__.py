@@ -58,7 +58,8 @@ INITIALIZERS.register(
         name="file",
         impl="splatinit.initializers.file:File",
         config="splatinit.initializers.file:FileConfig",
-        summary="points that you bring: a .ply or a COLMAP model (laser scan, dense stereo, another tool)",
+        summary="points that you bring: .ply .pcd .xyz .las .laz, a COLMAP model, or points on a mesh (.ply .obj .glb)",
+        source="surface samples as ShapeSplat, arXiv:2408.10906",
     )
 )
 INITIALIZERS.register(

@@ -67,7 +67,18 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"decoding", "densify", "draws", "io", "memory", "optim", "raster", "steps", "stopwatch", "targets"},
     **{name: set() for name in SHARED},
 }
-HEAVY = {"open3d", "pillow_heif", "pycolmap", "gsplat", "imageio", "imageio_ffmpeg", "viser", "ray", "torchvision"}
+HEAVY = {
+    "open3d",
+    "laspy",
+    "pillow_heif",
+    "pycolmap",
+    "gsplat",
+    "imageio",
+    "imageio_ffmpeg",
+    "viser",
+    "ray",
+    "torchvision",
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

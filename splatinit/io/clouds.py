@@ -1,0 +1,286 @@
+"""Point clouds of other tools by the ending of their name: PLY, text, LAS and LAZ (laspy), PCD (Open3D)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FormatError, MissingExtra
+from .ply import Pick, every
+from .pointcloud import RawPoints, read_ply_raw
+
+_LAS_CHUNK = 1_000_000  # points that are decoded together: 30 to 70 MB
+# Columns of a text file → what stands in them, after x y z: an intensity, which is left out, and three numbers.
+_TEXT = {3: (), 4: ("intensity",), 6: ("three",), 7: ("intensity", "three")}
+_TRUNCATED = "The file is truncated or damaged: copy or export it again."
+
+
+def require_package(package: str, extra: str, what: str) -> None:
+    """Raise MissingExtra, with the command that installs ``extra``, where ``package`` is absent that ``what`` needs."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtra(
+            f"{what} needs {package}, which is not installed.",
+            hint=f'Install it: pip install "splatinit[{extra}]"',
+            missing=[package],
+        )
+
+
+def require_reader(path: Path) -> None:
+    """Raise MissingExtra where the package that reads files like ``path`` is absent."""
+    suffix = Path(path).suffix.lower()
+    if suffix in (".las", ".laz"):
+        require_package("laspy", "las", f"{path}: reading {suffix} files")
+    if suffix == ".laz":
+        require_package("lazrs", "las", f"{path}: reading {suffix} files")
+    if suffix == ".pcd":
+        require_package("open3d", "open3d", f"{path}: reading {suffix} files")
+
+
+def read_cloud(path: Path, pick: Pick = every) -> RawPoints:
+    """The points of a file, those that ``pick`` chooses. Memory is taken for these; for PLY also for the file as it
+    is, for PCD for 48 bytes a point.
+
+    Raises:
+        FormatError: unknown by its ending, or not what its ending says: truncated, damaged, of another layout.
+        MissingExtra: the package that reads it is absent.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in CLOUDS:
+        raise FormatError(
+            f"{path}: a point cloud cannot be known by the ending '{suffix}'; expected one of {', '.join(CLOUDS)}.",
+            path=path,
+        )
+    require_reader(path)
+    return CLOUDS[suffix](path, pick)
+
+
+# --------------------------------------------------------------------------------------------------------------- text
+def read_xyz(path: Path, pick: Pick = every) -> RawPoints:
+    """Lines of numbers: x y z, then r g b (0 to 255, or 0 to 1) or a normal, with or without an intensity before them.
+
+    Set apart by blanks, tabs, commas or semicolons. Lines of # or // are comments; a first line of names, or with the
+    number of points alone (.pts), is left out. Three numbers are normals where one is negative or all have length 1.
+
+    Raises FormatError: not readable, a line that does not hold as many numbers as the first, colours out of range.
+    """
+    path = Path(path)
+    total = sum(1 for _ in _text_lines(path))
+    rows = pick(total)
+    wanted = np.ones(total, bool)
+    if rows is not None:
+        wanted[:] = False
+        wanted[rows] = True
+    table: np.ndarray | None = None
+    place = 0
+    for index, (number, words) in enumerate(_text_lines(path)):
+        if table is None:
+            if len(words) not in _TEXT:
+                raise FormatError(
+                    f"{path}: line {number} has {len(words)} numbers; expected 3 (x y z), 6 (x y z r g b or a normal), "
+                    "or 4 or 7 with an intensity after x y z.",
+                    path=path,
+                )
+            table = np.empty((int(wanted.sum()), len(words)))
+        if not wanted[index]:
+            continue
+        try:
+            if len(words) != table.shape[1] or any(b"_" in word for word in words):
+                raise ValueError
+            table[place] = [float(word) for word in words]
+        except ValueError:
+            shown = b" ".join(words)[:80].decode("ascii", "replace")
+            raise FormatError(
+                f"{path}: line {number} is not {table.shape[1]} numbers as the first: {shown!r}.",
+                hint=_TRUNCATED,
+                path=path,
+            ) from None
+        place += 1
+    if table is None:
+        return RawPoints(np.zeros((0, 3)), 0)
+    rgb = normal = None
+    if "three" in _TEXT[table.shape[1]]:
+        rgb, normal = _colours_or_normals(path, table[:, -3:])
+    return RawPoints(table[:, :3].copy(), total, rgb=rgb, normal=normal)
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, list[bytes]]]:
+    """Number and words of each line that holds a point."""
+    try:
+        with open(path, "rb") as file:
+            first = True
+            for number, line in enumerate(file, start=1):
+                words = line.replace(b",", b" ").replace(b";", b" ").split()
+                if not words or words[0].startswith((b"#", b"//")):
+                    continue
+                # Only the first line may be of another kind.
+                if first and (len(words) == 1 or words[0][:1].isalpha() and words[0].lower() not in (b"nan", b"inf")):
+                    first = False
+                    continue
+                first = False
+                yield number, words
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
+
+
+def _colours_or_normals(path: Path, values: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    known = values[np.isfinite(values).all(axis=1)]
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+    lengths = np.linalg.norm(known, axis=1)
+    if low >= -1.001 and high <= 1.001 and (low < 0 or (np.abs(lengths - 1) < 1e-3).all()):
+        return None, values.astype(np.float32)
+    if low < 0 or high > 255:
+        raise FormatError(
+            f"{path}: the numbers after x y z range from {low:g} to {high:g}; expected colours from 0 to 255 or from "
+            "0 to 1, or normals.",
+            path=path,
+        )
+    return (values / (255.0 if high > 1 else 1.0)).astype(np.float32), None
+
+
+# ---------------------------------------------------------------------------------------------------------------- LAS
+def read_las(path: Path, pick: Pick = every) -> RawPoints:
+    """LAS or LAZ (ASPRS 1.0 to 1.4): whole numbers times scale plus offset, in float64, a million points at a time.
+
+    Colours of 16 bits are scaled by 65535, or by 255 where no value is larger (many writers fill 8 of the 16 bits).
+    All-zero colours are none. Raises FormatError: not such a file, truncated or damaged.
+    """
+    import laspy
+
+    path = Path(path)
+    try:
+        with laspy.open(path) as file:
+            total = int(file.header.point_count)
+            if not file.header.are_points_compressed:
+                _check_las_size(path, file.header, total)
+            rows = pick(total)
+            count = total if rows is None else len(rows)
+            xyz = np.empty((count, 3))
+            coloured = "red" in file.header.point_format.dimension_names
+            colours = np.empty((count, 3), np.uint16) if coloured else None
+            done = passed = 0
+            for chunk in file.chunk_iterator(_LAS_CHUNK):
+                if rows is None:
+                    index = np.arange(len(chunk))
+                else:
+                    end = np.searchsorted(rows, passed + len(chunk))
+                    index = rows[done:end] - passed
+                part = slice(done, done + len(index))
+                for axis, values in enumerate((chunk.x, chunk.y, chunk.z)):
+                    xyz[part, axis] = np.asarray(values)[index]
+                if colours is not None:
+                    for axis, values in enumerate((chunk.red, chunk.green, chunk.blue)):
+                        colours[part, axis] = np.asarray(values)[index]
+                done, passed = done + len(index), passed + len(chunk)
+    except FormatError:
+        raise
+    # Whatever laspy and its decoders trip over in a damaged file: each has errors of its own, and Python's beside.
+    except Exception as error:
+        kind = type(error).__name__
+        raise FormatError(
+            f"{path}: not a readable {path.suffix.lower()} file ({kind}: {error}).", hint=_TRUNCATED, path=path
+        ) from error
+    if passed != total:
+        raise FormatError(
+            f"{path}: the header promises {total} points, but only {passed} follow.", hint=_TRUNCATED, path=path
+        )
+    rgb = None
+    if colours is not None and colours.any():
+        rgb = colours.astype(np.float32) / np.float32(65535 if colours.max() > 255 else 255)
+    return RawPoints(xyz, total, rgb=rgb)
+
+
+def _check_las_size(path: Path, header: object, total: int) -> None:
+    size, start, each = path.stat().st_size, header.offset_to_point_data, header.point_format.size
+    if start + total * each > size:
+        raise FormatError(
+            f"{path}: the header promises {total} points of {each} bytes, but the file ends after "
+            f"{max(0, size - start) // each}.",
+            hint=_TRUNCATED,
+            path=path,
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------- PCD
+def read_pcd(path: Path, pick: Pick = every) -> RawPoints:
+    """PCD of the Point Cloud Library, ASCII, binary or compressed, through Open3D.
+
+    Open3D fills up a short file with whatever stands in memory, so the number of points is held against the header's.
+    Raises FormatError: not such a file, or truncated.
+    """
+    path = Path(path)
+    total = _pcd_count(path)
+    xyz, rgb, normal = _open3d_points(path)
+    if len(xyz) != total:
+        raise FormatError(
+            f"{path}: the header promises {total} points, but {len(xyz)} could be read.", hint=_TRUNCATED, path=path
+        )
+    rows = pick(total)
+    if rows is not None:
+        xyz = xyz[rows]
+        rgb, normal = (None if values is None else values[rows] for values in (rgb, normal))
+    return RawPoints(xyz, total, rgb=rgb, normal=normal)
+
+
+def _pcd_count(path: Path) -> int:
+    """The number of points that the header promises, of which a binary file must have the bytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1 << 14)
+            size = path.stat().st_size
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
+    fields, at = {}, 0
+    for line in head.splitlines(keepends=True):
+        at += len(line)
+        words = line.decode("ascii", "replace").split()
+        if words and not words[0].startswith("#"):
+            fields[words[0]] = words[1:]
+            if words[0] == "DATA":
+                break
+    try:
+        total = int(fields["POINTS"][0])
+        counts = [int(word) for word in fields.get("COUNT", ["1"] * len(fields["SIZE"]))]
+        each = sum(int(word) * n for word, n in zip(fields["SIZE"], counts, strict=True))
+        kind = fields["DATA"][0]
+    except (KeyError, IndexError, ValueError):
+        raise FormatError(
+            f"{path}: not a PCD file: its header has no FIELDS, SIZE, POINTS and DATA.", path=path
+        ) from None
+    if kind == "ascii":
+        with open(path, "rb") as file:
+            file.seek(at)
+            have = sum(1 for line in file if line.strip())
+    elif kind == "binary":
+        have = max(0, size - at) // max(each, 1)
+    else:  # compressed: Open3D unpacks all of it, or nothing
+        have = total
+    if not 0 <= total <= have:
+        raise FormatError(
+            f"{path}: the header promises {total} points, but only {have} follow it.", hint=_TRUNCATED, path=path
+        )
+    return total
+
+
+def _open3d_points(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """xyz [n, 3] float64, and rgb and normals [n, 3] float32 or None."""
+    import open3d
+
+    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
+        cloud = open3d.io.read_point_cloud(str(path), remove_nan_points=False, remove_infinite_points=False)
+    rgb = np.asarray(cloud.colors, np.float32) if cloud.has_colors() else None
+    normal = np.asarray(cloud.normals, np.float32) if cloud.has_normals() else None
+    return np.array(cloud.points), rgb, normal
+
+
+CLOUDS: dict[str, Callable[[Path, Pick], RawPoints]] = {
+    ".ply": read_ply_raw,
+    ".pcd": read_pcd,
+    ".xyz": read_xyz,
+    ".pts": read_xyz,
+    ".las": read_las,
+    ".laz": read_las,
+}

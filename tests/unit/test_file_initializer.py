@@ -1,0 +1,549 @@
+"""``file``: every kind of file that brings points, how it is placed into the scene, and what is wrong with it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_initializers import CENTERS, POINTS, scene
+
+from splatinit.config import Layer, build_config
+from splatinit.errors import BadPoints, ConfigError, FormatError, MissingExtra
+from splatinit.initializers import file as module
+from splatinit.initializers import require_packages
+from splatinit.initializers.file import File, FileConfig
+from splatinit.io import clouds, mesh
+from splatinit.io.clouds import read_cloud, read_las, read_pcd, read_xyz
+from splatinit.io.mesh import Mesh, read_mesh
+from splatinit.io.ply import has_faces, write_vertices
+from splatinit.io.pointcloud import read_ply_raw, write_ply_points
+from splatinit.io.transforms import as_affine, read_affine
+from splatinit.progress import Silent
+from splatinit.types import PointCloud
+
+laspy = pytest.mark.skipif(importlib.util.find_spec("laspy") is None, reason="laspy is not installed")
+open3d = pytest.mark.skipif(importlib.util.find_spec("open3d") is None, reason="open3d is not installed")
+
+
+def start(path, seed=0, **settings):
+    return File(FileConfig(path=path, **settings)).initialize(scene(CENTERS), seed=seed, progress=Silent())
+
+
+def picking(*rows):
+    return lambda total: np.array(rows)
+
+
+# --------------------------------------------------------------------------------------------------------------- text
+def test_text_of_several_layouts(tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text("# a scan\nX Y Z R G B\n500000.123 5000000.25 1 255 0 51\n\n1,2;3,0,0,0\n")
+    raw = read_xyz(path)
+    np.testing.assert_array_equal(raw.xyz, [[500000.123, 5000000.25, 1], [1, 2, 3]])
+    np.testing.assert_allclose(raw.rgb, [[1, 0, 0.2], [0, 0, 0]])
+    path.write_text("3\n1 2 3 77\n4 5 6 78\n7 8 9 79\n")
+    raw = read_xyz(path, picking(1))
+    np.testing.assert_array_equal(raw.xyz, [[4, 5, 6]])
+    assert raw.total == 3 and raw.rgb is None
+    path.write_text("1 2 3 0.5 0.25 1\n")
+    np.testing.assert_allclose(read_xyz(path).rgb, [[0.5, 0.25, 1]])
+    for normal in ("0 0 1", "0 -1 0", "-0.6 0 0.8"):
+        path.write_text(f"1 2 3 9 {normal}\n")
+        raw = read_xyz(path)
+        np.testing.assert_allclose(raw.normal, [[float(x) for x in normal.split()]])
+        assert raw.rgb is None
+    path.write_text("# nothing\n")
+    assert len(read_xyz(path)) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 2\n", r"line 1 has 2 numbers; expected 3 \(x y z\), 6"),
+        ("1 2 3\n4 5\n", "line 2 is not 3 numbers as the first: '4 5'"),
+        ("1 2 3\n4 5 x\n", "line 2 is not 3 numbers as the first: '4 5 x'"),
+        ("1 2 3 0 0 256\n", "range from 0 to 256; expected colours from 0 to 255"),
+        ("1 2 3 -9 0 9\n", "range from -9 to 9; expected colours"),
+    ],
+)
+def test_text_that_is_no_cloud(tmp_path, text, message):
+    path = tmp_path / "a.xyz"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=message):
+        read_xyz(path)
+    with pytest.raises(FormatError, match="cannot be read"):
+        read_xyz(tmp_path / "absent.xyz")
+
+
+# ---------------------------------------------------------------------------------------------------------------- LAS
+def las_file(path: Path, xyz: np.ndarray, colours=None) -> Path:
+    import laspy
+
+    header = laspy.LasHeader(point_format=2, version="1.2")
+    header.offsets, header.scales = np.floor(xyz.min(axis=0)), [0.001] * 3
+    data = laspy.LasData(header)
+    data.x, data.y, data.z = xyz.T
+    if colours is not None:
+        data.red, data.green, data.blue = np.asarray(colours, np.uint16).T
+    data.write(str(path))
+    return path
+
+
+UTM = np.array([500_000.0, 5_000_000.0, 400.0])
+
+
+@laspy
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_surveyors_coordinates_lose_no_precision(tmp_path, suffix):
+    # Millimetres beside millions of metres: float32 would keep half metres.
+    xyz = UTM + np.random.default_rng(0).integers(0, 50_000, (2000, 3)) / 1000
+    path = las_file(tmp_path / f"a{suffix}", xyz)
+    begun = start(path)
+    offset = np.array(begun.recipe["offset"])
+    np.testing.assert_allclose(begun.points.xyz.astype(np.float64) + offset, xyz, atol=1e-5)
+    assert np.abs(offset - UTM - 25).max() < 10 and (offset == np.rint(offset)).all()
+    (note,) = [text for text in begun.notes if "subtracted" in text]
+    assert f"init.offset={','.join(f'{x:.12g}' for x in offset)}" in note
+    given = start(path, offset=tuple(UTM), scale=0.1, axes=("x", "-z", "y"))
+    expected = 0.1 * (xyz - UTM)[:, [0, 2, 1]] * [1, -1, 1]
+    np.testing.assert_allclose(given.points.xyz, expected, atol=1e-6)
+    matrix = np.eye(4)
+    matrix[:3, 3] = -UTM
+    moved = start(path, transform=tuple(matrix.ravel()))
+    np.testing.assert_allclose(moved.points.xyz, xyz - UTM, atol=1e-5)
+
+
+@laspy
+def test_las_is_read_in_chunks_and_its_colours_are_scaled(tmp_path, monkeypatch):
+    monkeypatch.setattr(clouds, "_LAS_CHUNK", 7)
+    xyz = np.random.default_rng(0).integers(0, 999, (50, 3)) / 1000.0
+    path = las_file(tmp_path / "a.las", xyz, np.arange(150).reshape(50, 3))
+    raw = read_las(path, picking(0, 6, 7, 30, 49))
+    np.testing.assert_allclose(raw.xyz, xyz[[0, 6, 7, 30, 49]], atol=1e-9)
+    np.testing.assert_allclose(raw.rgb[-1] * 255, [147, 148, 149], atol=1e-4)
+    assert raw.total == 50
+    deep = las_file(tmp_path / "b.las", xyz, np.arange(150).reshape(50, 3) * 400)
+    np.testing.assert_allclose(read_las(deep).rgb[-1] * 65535, [58_800, 59_200, 59_600], rtol=1e-6)
+    assert read_las(las_file(tmp_path / "c.las", xyz)).rgb is None
+
+
+@laspy
+def test_damaged_las(tmp_path, monkeypatch):
+    xyz = np.random.default_rng(0).random((500, 3))
+    for suffix, cuts in ((".las", (10, 5000)), (".laz", (10, 300, 1000))):
+        data = las_file(tmp_path / f"a{suffix}", xyz).read_bytes()
+        for cut in cuts:
+            path = tmp_path / f"cut{suffix}"
+            path.write_bytes(data[:cut])
+            text = "promises 500 points of 26 bytes, but the file ends after" if cut == 5000 else "not a readable"
+            with pytest.raises(FormatError, match=text) as error:
+                read_cloud(path)
+            assert "truncated or damaged" in error.value.hint
+
+
+class ShortLas:
+    """What laspy gives of a file whose chunks end early."""
+
+    class header:
+        point_count, are_points_compressed = 9, True
+
+        class point_format:
+            dimension_names = ("X",)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def chunk_iterator(self, _):
+        return iter(())
+
+
+def test_las_that_ends_without_a_word(tmp_path, monkeypatch):
+    fake = type("laspy", (), {"open": staticmethod(lambda path: ShortLas())})
+    monkeypatch.setitem(__import__("sys").modules, "laspy", fake)
+    with pytest.raises(FormatError, match="promises 9 points, but only 0 follow"):
+        read_las(tmp_path / "a.laz")
+    header = type("H", (), {"offset_to_point_data": 100, "point_format": type("F", (), {"size": 20})})
+    (tmp_path / "b.las").write_bytes(bytes(150))
+    with pytest.raises(FormatError, match="promises 5 points of 20 bytes, but the file ends after 2"):
+        clouds._check_las_size(tmp_path / "b.las", header, 5)
+    monkeypatch.setattr(fake, "open", staticmethod(lambda path: 1 / 0))
+    with pytest.raises(FormatError, match="not a readable .las file .ZeroDivisionError"):
+        read_las(tmp_path / "b.las")
+
+
+def test_packages_that_are_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(clouds.importlib.util, "find_spec", lambda name: None)
+    for name, package, extra in (
+        ("a.las", "laspy", "las"),
+        ("a.pcd", "open3d", "open3d"),
+        ("a.glb", "open3d", "open3d"),
+    ):
+        config = build_config(Layer("x", {"init.name": "file", "init.path": str(tmp_path / name)}))
+        with pytest.raises(MissingExtra, match=f"reading {name[1:]} files needs {package}") as error:
+            require_packages("file", config.init.settings)
+        assert f'pip install "splatinit[{extra}]"' in error.value.hint
+    monkeypatch.setattr(clouds.importlib.util, "find_spec", lambda name: name == "laspy" or None)
+    with pytest.raises(MissingExtra, match="needs lazrs"):
+        read_cloud(tmp_path / "a.laz")
+    require_packages("file", FileConfig(path=tmp_path / "a.ply"))
+    require_packages("file", FileConfig(path=tmp_path))
+    require_packages("file", FileConfig())
+
+
+# ---------------------------------------------------------------------------------------------------------------- PCD
+PCD = "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z rgb\nSIZE 4 4 4 4\nTYPE F F F U\nCOUNT 1 1 1 1\nWIDTH 5\nHEIGHT 1\n"
+PCD += "VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 5\nDATA "
+
+
+def pcd_table() -> np.ndarray:
+    table = np.zeros(5, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
+    table["x"], table["rgb"] = [0, 1, np.nan, 3, 4], 0xFF3300
+    return table
+
+
+@open3d
+def test_pcd(tmp_path):
+    path = tmp_path / "a.pcd"
+    path.write_bytes(PCD.encode() + b"binary\n" + pcd_table().tobytes())
+    raw = read_pcd(path, picking(0, 1, 2))
+    np.testing.assert_array_equal(raw.xyz[:, 0], [0, 1, np.nan])
+    np.testing.assert_allclose(raw.rgb[0], [1, 0.2, 0])
+    begun = start(path)
+    assert len(begun.points) == 4 and "1 of 5 points are not finite and were left out" in begun.notes
+    path.write_text(PCD + "ascii\n" + "1 2 3 0\n" * 5)
+    np.testing.assert_array_equal(read_cloud(path).xyz, [[1, 2, 3]] * 5)
+
+
+def test_damaged_pcd(tmp_path, monkeypatch):
+    path = tmp_path / "a.pcd"
+    data = PCD.encode() + b"binary\n" + pcd_table().tobytes()
+    path.write_bytes(data[:-20])
+    with pytest.raises(FormatError, match="promises 5 points, but only 3 follow"):
+        read_pcd(path)
+    path.write_text(PCD + "ascii\n1 2 3 0\n1 2 4 0\n")  # Open3D would give 5, three of them from its memory
+    with pytest.raises(FormatError, match="promises 5 points, but only 2 follow"):
+        read_pcd(path)
+    path.write_text("hello")
+    with pytest.raises(FormatError, match="not a PCD file: its header has no"):
+        read_pcd(path)
+    with pytest.raises(FormatError, match="cannot be read"):
+        read_pcd(tmp_path / "absent.pcd")
+    path.write_bytes(PCD.encode() + b"binary_compressed\n" + bytes(9))
+    monkeypatch.setattr(clouds, "_open3d_points", lambda path: (np.zeros((0, 3)), None, None))
+    with pytest.raises(FormatError, match="promises 5 points, but 0 could be read"):
+        read_pcd(path)
+
+
+# --------------------------------------------------------------------------------------------------------------- mesh
+CORNERS = np.array([[0.0, 0, 0], [2, 0, 0], [2, 1, 0], [0, 1, 0]])
+FACES = np.array([[0, 1, 2], [0, 2, 3]])
+
+
+def ply_mesh(path: Path, faces=FACES, colours=True) -> Path:
+    names = "".join(f"property uchar {c}\n" for c in ("red", "green", "blue")) if colours else ""
+    head = f"ply\nformat ascii 1.0\nelement vertex 4\nproperty double x\nproperty double y\nproperty double z\n{names}"
+    head += f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+    rows = [
+        " ".join(f"{x:g}" for x in corner) + (f" {127.5 * corner[0]:.0f} 0 0" if colours else "") for corner in CORNERS
+    ]
+    path.write_text(head + "\n".join([*rows, *(f"3 {a} {b} {c}" for a, b, c in faces)]) + "\n")
+    return path
+
+
+def test_a_mesh_is_sampled_evenly_with_its_colours(tmp_path):
+    path = ply_mesh(tmp_path / "a.ply")
+    begun = start(path, count=4000)
+    points = begun.points
+    assert len(points) == 4000 and "4 000 points on the surface of 2 triangles" in begun.notes
+    assert (points.xyz[:, 2] == 0).all()
+    cells = np.histogram2d(points.xyz[:, 0], points.xyz[:, 1], bins=(4, 2), range=((0, 2), (0, 1)))[0]
+    assert cells.min() > 400 and cells.max() < 600  # of equal area, 500 on average
+    np.testing.assert_allclose(points.rgb[:, 0], points.xyz[:, 0] / 2, atol=0.003)  # interpolated, 8 bit
+    np.testing.assert_allclose(np.abs(points.normal), np.tile([0, 0, 1], (4000, 1)), atol=1e-6)
+    np.testing.assert_array_equal(start(path, count=50, seed=3).points.xyz, start(path, count=50, seed=3).points.xyz)
+    assert len(start(path).points) == module.ON_MESH
+    vertices = start(path, sample="vertices").points
+    np.testing.assert_array_equal(vertices.xyz, CORNERS)
+    assert has_faces(path) and "the points start grey" in " ".join(start(ply_mesh(path, colours=False)).notes)
+
+
+def test_a_mesh_far_out_is_sampled_without_loss(tmp_path):
+    path = tmp_path / "a.ply"
+    head = "ply\nformat ascii 1.0\nelement vertex 3\nproperty double x\nproperty double y\nproperty double z\n"
+    head += "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    path.write_text(head + "5000000 500000 0\n5000001 500000 0\n5000000 500001 0.5\n3 0 1 2\n")
+    begun = start(path, count=100, offset=(5e6, 5e5, 0.0))
+    x, y, z = begun.points.xyz.T.astype(float)
+    np.testing.assert_allclose(z, y / 2, atol=1e-7)
+    assert x.min() >= 0 and (x + y).max() <= 1 + 1e-6
+
+
+def test_meshes_without_faces(tmp_path, monkeypatch):
+    cloud = tmp_path / "a.ply"
+    write_ply_points(cloud, POINTS)
+    with pytest.raises(BadPoints, match=r"has no faces, so that it has no surface to sample \(init.sample=surface\)"):
+        start(cloud, sample="surface")
+    assert not has_faces(cloud)
+    monkeypatch.setattr(mesh, "require_package", lambda *_: None)
+    monkeypatch.setattr(mesh, "_open3d_parts", lambda path: [])
+    (tmp_path / "a.obj").write_text("v 0 0 0\n")
+    with pytest.raises(FormatError, match="Open3D finds no triangles in it; expected a mesh as .obj that has faces"):
+        start(tmp_path / "a.obj")
+    with pytest.raises(FormatError, match="cannot be read"):
+        has_faces(tmp_path / "absent.ply")
+
+
+def test_textures_and_materials():
+    texture = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)  # blue at (0, 0)
+    uv = np.array([[[0, 0], [1, 0], [1, 1]]], float)
+    parts = [
+        mesh._Part(CORNERS[:3], FACES[:1], uv=uv, texture=texture),
+        mesh._Part(CORNERS[:3], FACES[:1], colour=np.float32([1, 0.5, 0])),
+        mesh._Part(CORNERS[:3], FACES[:1], colour=np.float32([1, 1, 1])),
+    ]
+    joined = mesh._joined(parts, linear=False)
+    assert joined.triangles.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]] and joined.material.tolist() == [0, -1, -1]
+    weights = np.array([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.05, 0.05, 0.9], [1, 0, 0], [1, 0, 0]])
+    rgb = joined.colours(np.array([0, 0, 0, 1, 2]), weights)
+    np.testing.assert_allclose(rgb, [[0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 0.5, 0], [0.5, 0.5, 0.5]])
+    linear = mesh._joined(parts[1:], linear=True).colours(np.array([0]), weights[:1])
+    np.testing.assert_allclose(linear, [[1, 0.7354, 0]], atol=1e-4)
+    assert mesh._joined(parts[2:], linear=True).colours(np.array([0]), weights[:1]) is None
+    grey = mesh._as_rgb(np.full((2, 2), 7, np.uint8))
+    assert grey.shape == (2, 2, 3) and mesh._as_rgb(np.zeros((2, 2, 3), np.uint16)) is None
+    assert mesh._as_rgb(np.zeros((2, 2, 4), np.uint8)).shape == (2, 2, 3)
+
+
+def glb_file(path: Path) -> Path:
+    """The rectangle as glTF, textured: red and green above, blue and yellow below; moved by 10 in x."""
+    picture = path.with_suffix(".png")
+    Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)).save(picture)
+    parts = [np.float32(CORNERS), np.float32([[0, 1], [1, 1], [1, 0], [0, 0]]), FACES.astype(np.uint16)]
+    blobs = [part.tobytes() for part in parts] + [picture.read_bytes()]
+    views, data = [], b""
+    for blob in blobs:
+        views.append({"buffer": 0, "byteOffset": len(data), "byteLength": len(blob)})
+        data += blob + bytes(-len(blob) % 4)
+    tree = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0, "translation": [10, 0, 0]}],
+        "meshes": [
+            {"primitives": [{"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2, "material": 0}]},
+        ],
+        "materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
+        "textures": [{"source": 0}],
+        "images": [{"bufferView": 3, "mimeType": "image/png"}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 4, "type": "VEC3", "min": [0, 0, 0], "max": [2, 1, 0]},
+            {"bufferView": 1, "componentType": 5126, "count": 4, "type": "VEC2"},
+            {"bufferView": 2, "componentType": 5123, "count": 6, "type": "SCALAR"},
+        ],
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(data)}],
+    }
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
+    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+    return path
+
+
+@open3d
+def test_textured_meshes_through_open3d(tmp_path):
+    glb = glb_file(tmp_path / "t.glb")
+    obj = tmp_path / "a.obj"
+    (tmp_path / "a.mtl").write_text("newmtl m\nKd 1 1 1\nmap_Kd t.png\n")
+    rows = "".join(f"v {x:g} {y:g} {z:g}\n" for x, y, z in CORNERS) + "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
+    obj.write_text(f"mtllib a.mtl\n{rows}usemtl m\nf 1/1 2/2 3/3 4/4\n")
+    for path, shift in ((glb, 10.0), (obj, 0.0)):
+        points = start(path, count=400).points
+        x, y = points.xyz[:, 0] - shift, points.xyz[:, 1]
+        np.testing.assert_array_equal(points.rgb[(x < 0.9) & (y < 0.4)], [[0, 0, 1]] * ((x < 0.9) & (y < 0.4)).sum())
+        np.testing.assert_array_equal(points.rgb[(x > 1.1) & (y > 0.6)], [[0, 1, 0]] * ((x > 1.1) & (y > 0.6)).sum())
+        assert ((x < 0.9) & (y < 0.4)).sum() > 50
+    coloured = tmp_path / "c.obj"
+    coloured.write_text("v 0 0 0 1 0 0\nv 1 0 0 1 0 0\nv 1 1 0 1 0 0\nf 1 2 3\n")
+    np.testing.assert_allclose(start(coloured, count=9).points.rgb, [[1, 0, 0]] * 9)
+    assert len(start(coloured, sample="vertices").points) == 3
+    glb.write_bytes(glb.read_bytes()[:300])
+    (tmp_path / "n.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\n")
+    for path in (glb, tmp_path / "n.obj"):
+        with pytest.raises(FormatError, match="Open3D finds no triangles in it") as error:
+            read_mesh(path)
+        assert "truncated or damaged" in error.value.hint
+
+
+def test_a_mesh_without_colours_has_none():
+    assert Mesh(CORNERS, FACES).colours(np.array([0]), np.ones((1, 3)) / 3) is None
+
+
+# ------------------------------------------------------------------------------------------------------------ placing
+def test_many_points_are_drawn_and_it_is_said(tmp_path, monkeypatch):
+    path = tmp_path / "a.ply"
+    write_ply_points(path, POINTS)
+    begun = start(path, count=100, seed=4)
+    assert len(begun.points) == 100
+    assert "100 of its 500 points were drawn at random (init.count)" in begun.notes
+    known = {tuple(row) for row in POINTS.xyz.tolist()}
+    drawn = {tuple(row) for row in begun.points.xyz.tolist()}
+    assert len(drawn) == 100 and drawn <= known
+    assert {tuple(row) for row in start(path, count=100, seed=5).points.xyz.tolist()} != drawn
+    monkeypatch.setattr(module, "MOST", 60)
+    assert len(start(path).points) == 60
+    assert len(start(path, count=500).points) == 500
+
+
+def test_memory_is_bounded_by_what_is_drawn(tmp_path):
+    import tracemalloc
+
+    path = tmp_path / "a.xyz"
+    path.write_text("".join(f"{k} {k % 7} {k % 5}\n" for k in range(200_000)))
+    tracemalloc.start()
+    raw = read_cloud(path, lambda total: np.arange(0, total, 1000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(raw) == 200 and raw.total == 200_000
+    assert peak < 2e6  # the file has 2.3 MB, its table 4.8 MB
+
+
+def test_points_that_are_not_finite_are_left_out(tmp_path):
+    xyz = POINTS.xyz.copy()
+    xyz[3], xyz[7, 1] = np.nan, np.inf
+    table = np.zeros(500, [(name, "f4") for name in ("x", "y", "z", "nx", "ny", "nz")])
+    for axis, name in enumerate("xyz"):
+        table[name] = xyz[:, axis]
+    table["nx"], table["ny"][9] = 1, np.nan
+    path = tmp_path / "a.ply"
+    write_vertices(path, table)
+    begun = start(path)
+    assert len(begun.points) == 498 and begun.points.normal is None
+    assert "2 of 500 points are not finite and were left out" in begun.notes
+    assert any("normals are not used" in text for text in begun.notes)
+    assert "it has no colours: the points start grey" in begun.notes and (begun.points.rgb == 0.5).all()
+    for name in "xyz":
+        table[name] = np.nan
+    write_vertices(path, table)
+    with pytest.raises(BadPoints, match="none of its 500 points has a finite place and colour"):
+        start(path)
+
+
+def test_everything_turns_and_grows_with_the_points(tmp_path):
+    path = tmp_path / "a.ply"
+    n = len(POINTS)
+    normal = np.tile([0.0, 1.0, 0.0], (n, 1))
+    full = PointCloud(POINTS.xyz, POINTS.rgb, radius=np.full(n, 0.5), normal=normal, sh=np.ones((n, 3, 3)))
+    write_ply_points(path, full)
+    begun = start(path, scale=2.0, axes=("x", "-z", "y"), offset=(1.0, 0.0, 0.0))
+    x, y, z = full.xyz.T
+    np.testing.assert_allclose(begun.points.xyz, 2 * np.stack([x - 1, -z, y], axis=1), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(begun.points.radius, 1.0)
+    np.testing.assert_allclose(begun.points.normal, np.tile([0, 0, 1.0], (n, 1)), atol=1e-7)
+    assert begun.points.sh is None and any("SH coefficients are not used" in text for text in begun.notes)
+    assert start(path, scale=2.0).points.sh is not None
+    mirrored = start(path, axes=("x", "y", "-z"))
+    assert "the axes or the transform mirror it" in mirrored.notes
+    file = tmp_path / "m.txt"
+    file.write_text("[[0, -1, 0, 5],\n [1, 0, 0, 6],\n [0, 0, 1, 7]]\n")
+    turned = start(path, transform=file)
+    np.testing.assert_allclose(turned.points.xyz, np.stack([5 - y, 6 + x, 7 + z], axis=1), atol=1e-6)
+    assert turned.recipe["matrix"][0] == [0, -1, 0, 5] and json.dumps(turned.recipe)
+
+
+def test_points_elsewhere_are_said(tmp_path):
+    path = tmp_path / "a.ply"
+    write_ply_points(path, POINTS)
+    assert not start(path).notes
+    behind = start(path, offset=(0.0, 0.0, -60.0))
+    assert any("0.0% of the points are in the view of a camera" in text for text in behind.notes)
+    far = start(path, transform=tuple(np.block([[np.eye(3), np.full((3, 1), 1e6)], [0, 0, 0, 1]]).ravel()))
+    assert any("float32 keeps steps of 0.062 scene units" in text for text in far.notes)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([1.0] * 9, "a transform of 9 numbers; expected 16"),
+        ([float("inf"), *[0.0] * 11], "a number that is not finite"),
+        (
+            [1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 5, 6, 7, 1],
+            "the last row of the transform is 5 6 7 1; expected 0 0 0 1",
+        ),
+        ([1.0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0], "singular: it flattens the points"),
+        ([0.0] * 12, "singular"),
+    ],
+)
+def test_transforms_that_are_none(tmp_path, numbers, text):
+    with pytest.raises(ConfigError, match=f"here: .*{text}"):
+        as_affine(numbers, "here")
+    with pytest.raises(ConfigError, match=text):
+        FileConfig(transform=tuple(numbers))
+
+
+def test_files_of_transforms_that_are_none(tmp_path):
+    path = tmp_path / "m.txt"
+    path.write_text("1 0 0 zero")
+    with pytest.raises(FormatError, match="'zero' is not a number; expected the 16 numbers of a 4×4"):
+        read_affine(path)
+    with pytest.raises(FormatError, match="cannot be read"):
+        read_affine(tmp_path / "absent.txt")
+    path.write_text(" ".join(f"{x:g}" for x in np.eye(4).ravel()))
+    np.testing.assert_array_equal(read_affine(path), np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"count": 0}, "init.count is 0; expected at least 1 point"),
+        ({"sample": "faces"}, "init.sample is 'faces'"),
+        ({"offset": (0.0, np.inf, 0.0)}, "init.offset is .*; expected three finite numbers"),
+        ({"scale": 0.0}, "init.scale is 0; expected a positive factor"),
+        ({"axes": ("x", "y", "y")}, "init.axes is x,y,y; expected x, y and z once each"),
+        ({"axes": ("x", "y", "--z")}, "init.axes is x,y,--z"),
+    ],
+)
+def test_bad_settings(settings, text):
+    with pytest.raises(ConfigError, match=text):
+        FileConfig(**settings)
+
+
+def test_settings_as_they_are_typed():
+    typed = {"init.name": "file", "init.axes": "x,-z,y", "init.offset": "5e5,5e6,0", "init.transform": "m.txt"}
+    config = build_config(Layer("command line", typed))
+    assert config.init.settings.axes == ("x", "-z", "y") and config.init.settings.transform == Path("m.txt")
+    again = build_config(Layer("config.yaml", {f"init.{k}": v for k, v in config.expand()["init"].items()}))
+    assert again == config
+    numbers = build_config(Layer("x", {"init.name": "file", "init.transform": "1,0,0,0,0,1,0,0,0,0,1,0"}))
+    assert len(numbers.init.settings.transform) == 12
+
+
+def test_endings_that_nothing_is_known_of(tmp_path):
+    path = tmp_path / "a.fbx"
+    path.write_text("x")
+    with pytest.raises(FormatError, match="neither a point cloud nor a mesh is known by the ending '.fbx'"):
+        start(path)
+    with pytest.raises(FormatError, match="a point cloud cannot be known by the ending '.fbx'; expected one of .ply"):
+        read_cloud(path)
+
+
+def test_ply_in_double_precision_and_in_part(tmp_path):
+    table = np.zeros(4, [("x", "f8"), ("y", "f8"), ("z", "f8")])
+    table["x"] = 5e6 + np.arange(4) / 1000
+    for format in ("binary", "ascii"):
+        path = tmp_path / f"{format}.ply"
+        write_vertices(path, table)
+        if format == "ascii":
+            rows = "\n".join(f"{x!r} 0 0" for x in table["x"].tolist())
+            names = "".join(f"property double {c}\n" for c in "xyz")
+            path.write_text(f"ply\nformat ascii 1.0\nelement vertex 4\n{names}end_header\n{rows}\n")
+        raw = read_ply_raw(path, picking(1, 3))
+        np.testing.assert_array_equal(raw.xyz[:, 0], table["x"][[1, 3]])
+        assert raw.total == 4 and raw.rgb is None
