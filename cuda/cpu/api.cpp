@@ -461,3 +461,128 @@ int splat_cpu_stereo_costs(const splat_stereo_view* reference, const splat_stere
 } catch (const std::bad_alloc&) {
     return SPLAT_OUT_OF_MEMORY;
 }
+
+// ------------------------------------------------------------------------------------------------------ radiance field
+namespace {
+
+// False where the description makes no sense; all rows together are less than 2^31.
+bool grid_levels(const splat_grid* grid, GridLevel* levels) {
+    if (!grid || grid->levels < 1 || grid->levels > kGridLevels) return false;
+    int64_t offset = 0;
+    for (int l = 0; l < grid->levels; ++l) {
+        const int64_t cells = grid->cells[l], rows = grid->rows[l];
+        if (cells < 1 || cells > 65535 || rows < 1) return false;
+        const bool dense = (cells + 1) * (cells + 1) * (cells + 1) <= rows;
+        if (!dense && (rows & (rows - 1))) return false;
+        levels[l] = {offset, uint32_t(cells), uint32_t(rows), dense};
+        offset += rows;
+    }
+    return offset < (int64_t(1) << 31);
+}
+
+bool valid(const splat_rays* rays) {
+    if (!rays || rays->rays < 0 || rays->samples < 0 || !rays->first || rays->first[0] != 0 ||
+        rays->first[rays->rays] != rays->samples)
+        return false;
+    for (int64_t ray = 0; ray < rays->rays; ++ray)
+        if (rays->first[ray + 1] < rays->first[ray]) return false;
+    return rays->samples == 0 || (rays->density && rays->length && rays->distance && rays->rgb && rays->middle && rays->extent);
+}
+
+// The layers of an MLP with their weights filled up to full rows, and their transposes.
+struct PackedMlp {
+    MlpLayers layers{};
+    Buffer<float> memory;
+
+    bool pack(const splat_mlp* mlp, const float* weights) {
+        if (!mlp || !weights || mlp->inputs < 1 || mlp->inputs > kMlpPitch || mlp->width < 1 || mlp->width > kMlpPitch ||
+            mlp->hidden < 1 || mlp->hidden > kMlpLayers - 1 || mlp->outputs < 1 || mlp->outputs > kMlpPitch)
+            return false;
+        constexpr int64_t kMatrix = kMlpPitch * kMlpPitch, kLayer = 2 * kMatrix + kMlpPitch;
+        float* packed = memory.reserve(size_t(kMlpLayers * kLayer));
+        std::fill_n(packed, kMlpLayers * kLayer, 0.0f);
+        layers.layers = mlp->hidden + 1;
+        for (int l = 0; l < layers.layers; ++l, packed += kLayer) {
+            const int64_t in = layers.in[l] = l ? mlp->width : mlp->inputs;
+            const int64_t out = layers.out[l] = l + 1 < layers.layers ? mlp->width : mlp->outputs;
+            for (int64_t i = 0; i < in; ++i)
+                for (int64_t j = 0; j < out; ++j)
+                    packed[i * kMlpPitch + j] = packed[kMatrix + j * kMlpPitch + i] = weights[i * out + j];
+            std::copy_n(weights + in * out, out, packed + 2 * kMatrix);
+            layers.matrix[l] = packed, layers.transposed[l] = packed + kMatrix, layers.bias[l] = packed + 2 * kMatrix;
+            weights += (in + 1) * out;
+        }
+        return true;
+    }
+};
+
+}  // namespace
+
+int splat_cpu_grid(const splat_grid* grid, const float* table, const float* points, int64_t n, float* encoded) {
+    GridLevel levels[kGridLevels];
+    if (!grid_levels(grid, levels) || n < 0 || (n > 0 && (!table || !points || !encoded))) return SPLAT_BAD_ARGUMENT;
+    active()->grid(levels, grid->levels, table, points, n, encoded, thread_setting());
+    return SPLAT_OK;
+}
+
+int splat_cpu_grid_vjp(const splat_grid* grid, const float* points, const float* v_encoded, int64_t n, float* v_table) {
+    GridLevel levels[kGridLevels];
+    if (!grid_levels(grid, levels) || n < 0 || !v_table || (n > 0 && (!points || !v_encoded))) return SPLAT_BAD_ARGUMENT;
+    active()->grid_vjp(levels, grid->levels, points, v_encoded, n, v_table, thread_setting());
+    return SPLAT_OK;
+}
+
+int splat_cpu_mlp(const splat_mlp* mlp, const float* weights, const float* x, int64_t n, float* out) try {
+    PackedMlp packed;
+    if (n < 0 || (n > 0 && (!x || !out)) || !packed.pack(mlp, weights)) return SPLAT_BAD_ARGUMENT;
+    const int threads = thread_setting();
+    Buffer<float> scratch;
+    active()->mlp(packed.layers, x, n, out, scratch.reserve(size_t(threads * kMlpScratch)), threads);
+    return SPLAT_OK;
+} catch (const std::bad_alloc&) {
+    return SPLAT_OUT_OF_MEMORY;
+}
+
+int splat_cpu_mlp_vjp(const splat_mlp* mlp, const float* weights, const float* x, const float* v_out, int64_t n, float* v_x,
+                      float* v_weights) try {
+    PackedMlp packed;
+    if (n < 0 || !v_weights || (n > 0 && (!x || !v_out)) || !packed.pack(mlp, weights)) return SPLAT_BAD_ARGUMENT;
+    const int threads = thread_setting();
+    const int64_t slot_count = std::min(kMlpSlots, (n + kMlpBlock - 1) / kMlpBlock);
+    Buffer<float> scratch, slots;
+    active()->mlp_vjp(packed.layers, x, v_out, n, v_x, slots.reserve(size_t(slot_count * kMlpSlot)), slot_count,
+                      scratch.reserve(size_t(threads * kMlpScratch)), threads);
+    for (int l = 0; l < packed.layers.layers; ++l) {
+        const int64_t in = packed.layers.in[l], out = packed.layers.out[l];
+        for (int64_t i = 0; i <= in; ++i, v_weights += out) {
+            const int64_t row = l * (kMlpPitch + 1) + (i < in ? i : kMlpPitch);  // the bias lies below the matrix
+            std::fill_n(v_weights, out, 0.0f);
+            for (int64_t s = 0; s < slot_count; ++s)
+                for (int64_t j = 0; j < out; ++j) v_weights[j] += slots.data[s * kMlpSlot + row * kMlpPitch + j];
+        }
+    }
+    return SPLAT_OK;
+} catch (const std::bad_alloc&) {
+    return SPLAT_OUT_OF_MEMORY;
+}
+
+int splat_cpu_rays(const splat_rays* rays, const splat_ray_sums* sums) {
+    if (!valid(rays) || !sums || (rays->samples > 0 && !sums->weights) ||
+        (rays->rays > 0 && (!sums->rgb || !sums->opacity || !sums->depth || !sums->distortion)))
+        return SPLAT_BAD_ARGUMENT;
+    active()->rays(*rays, *sums, thread_setting());
+    return SPLAT_OK;
+}
+
+int splat_cpu_rays_vjp(const splat_rays* rays, const splat_ray_cotangents* v, float* v_density, float* v_rgb) {
+    if (!valid(rays) || !v || (rays->rays > 0 && !v->rgb) || (rays->samples > 0 && (!v_density || !v_rgb)))
+        return SPLAT_BAD_ARGUMENT;
+    active()->rays_vjp(*rays, *v, v_density, v_rgb, thread_setting());
+    return SPLAT_OK;
+}
+
+int splat_cpu_sh_basis(int degree, const float* directions, int64_t n, float* basis) {
+    if (degree < 0 || degree > 3 || n < 0 || (n > 0 && (!directions || !basis))) return SPLAT_BAD_ARGUMENT;
+    active()->sh_basis(degree, directions, n, basis, thread_setting());
+    return SPLAT_OK;
+}

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../include/splat/api.h"
+#include "../include/splat/field.h"
 #include "../include/splat/ssim.h"
 #include "frame.h"
 
@@ -85,6 +86,24 @@ struct SemiglobalRates {
     float slope, jump, edge;
 };
 
+constexpr int kMlpLayers = 3;           // matrices, at most
+constexpr int64_t kMlpBlock = 64;       // samples that go through all layers together
+constexpr int64_t kMlpPitch = 64;       // floats of a row of activations or of a matrix
+constexpr int64_t kMlpSlots = 64;       // ranges of samples whose gradients of weights are summed apart
+constexpr int64_t kMlpSlot = kMlpLayers * (kMlpPitch + 1) * kMlpPitch;     // floats of one
+constexpr int64_t kMlpScratch = (kMlpLayers + 3) * kMlpBlock * kMlpPitch;  // floats of a thread
+// Columns rounded up to full vectors of any instruction set.
+inline int64_t mlp_padded(int64_t columns) { return (columns + 15) / 16 * 16; }
+
+// The layers of an MLP, filled up with zeros to rows of kMlpPitch.
+struct MlpLayers {
+    int layers;
+    int64_t in[kMlpLayers], out[kMlpLayers];
+    const float* matrix[kMlpLayers];      // [in, out]
+    const float* transposed[kMlpLayers];  // [out, in]
+    const float* bias[kMlpLayers];        // [out]
+};
+
 struct Kernels {
     const char* name;
     int lanes;
@@ -133,6 +152,17 @@ struct Kernels {
     // One round of the search between padded maps [4, height, padded_width + 2 kStereoPad]; step 0 only prices the planes.
     void (*stereo_search)(const StereoGrid&, const StereoViews&, const StereoSearch&, const float* from, float* to, float step,
                           int threads);
+
+    // See the functions of these names in api.h; `count` levels; scratch [threads, kMlpScratch]; slots [slot_count, kMlpSlot].
+    void (*grid)(const GridLevel*, int count, const float* table, const float* points, int64_t n, float* encoded, int threads);
+    void (*grid_vjp)(const GridLevel*, int count, const float* points, const float* v_encoded, int64_t n, float* v_table,
+                     int threads);
+    void (*mlp)(const MlpLayers&, const float* x, int64_t n, float* out, float* scratch, int threads);
+    void (*mlp_vjp)(const MlpLayers&, const float* x, const float* v_out, int64_t n, float* v_x, float* slots,
+                    int64_t slot_count, float* scratch, int threads);
+    void (*rays)(const splat_rays&, const splat_ray_sums&, int threads);
+    void (*rays_vjp)(const splat_rays&, const splat_ray_cotangents&, float* v_density, float* v_rgb, int threads);
+    void (*sh_basis)(int degree, const float* directions, int64_t n, float* basis, int threads);
 };
 
 const Kernels& kernels_generic();

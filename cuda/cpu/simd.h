@@ -68,6 +68,10 @@ static inline vf vmax(vf a, vf b) { return vf(_mm256_max_ps(__m256(a), __m256(b)
 static inline vf vmin(vf a, vf b) { return select(a < b, a, b); }
 static inline vf vmax(vf a, vf b) { return select(a > b, a, b); }
 #endif
+static inline vu choose(vi mask, vu yes, vu no) { return vu(select(mask, vi(yes), vi(no))); }
+// Of numbers in [0, 2^31).
+static inline vu truncated(vf v) { return vu(__builtin_convertvector(v, vi)); }
+static inline vf real(vu v) { return __builtin_convertvector(vi(v), vf); }
 static inline vf vabs(vf v) { return as_float(bits(v) & 0x7fffffff); }
 
 static inline vf lane_index() {

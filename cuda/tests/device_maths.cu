@@ -3,6 +3,7 @@
 //   nvcc -std=c++17 -I cuda/include -c cuda/tests/device_maths.cu -o /dev/null
 #include "splat/adam.h"
 #include "splat/blend.h"
+#include "splat/field.h"
 #include "splat/projection.h"
 #include "splat/sh.h"
 #include "splat/ssim.h"
@@ -46,6 +47,15 @@ __global__ void stereo(const float* in, float* out) {
     out[0] = warp.behind ? 0.0f : warp.u + warp.v + warp.ux + warp.uy + warp.vx + warp.vy + warp.rate;
     out[1] = sweep_cost(in[0], in[1], in[2], in[3], in[4], in[5], 1e-4f) + sweep_vertex(in[0], in[1], in[2]) +
              semiglobal_step(in[0], in[1], in[2], in[3], in[4], in[5], in[6]) + semiglobal_jump(in[0], 0.1f, in[1]);
+}
+
+__global__ void field(const float* in, float* out, GridLevel level) {
+    const GridCell<float> cell(level, in);
+    for (int c = 0; c < 8; ++c) out[cell.index(c)] += relu_vjp(relu(in[c]), cell.weight(c));
+    float after;
+    const float w = ray_weight(in[0], in[1], &after);
+    out[0] += distortion_step(w, in[2], in[3], in[4], in[5]);
+    out[1] += density_vjp(in[3], distortion_vjp(w, in[2], in[3], in[4], in[5], in[6], in[7]), after, in[8]);
 }
 
 template __global__ void forward_and_backward<float>(const float*, float*, Camera<float>, int);

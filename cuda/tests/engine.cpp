@@ -11,6 +11,7 @@
 //   - a Gaussian with a NaN in its geometry is as good as absent.
 // Built with a sanitizer (make sanitize) it shows what the engine does to memory, threads and undefined behaviour.
 // Exits with 1 where anything failed, and with 77 where the processor cannot run the level.
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
 #include <cstdarg>
@@ -778,6 +779,71 @@ void check_stereo() {
     where = before;
 }
 
+// The radiance field on points and rays that end where their memory ends, moderate and hostile.
+std::vector<Floats> run_field(int64_t n, bool hostile, int threads, unsigned char fill) {
+    splat_cpu_set_threads(threads);
+    Random random{uint64_t(n) + 5};
+    const splat_grid grid = {4, {1, 5, 9, 70}, {8, 216, 256, 64}};
+    const size_t rows = 8 + 216 + 256 + 64, count = size_t(n);
+    const splat_mlp mlp = {8, 33, 2, 4};
+    const size_t size = 9 * 33 + 34 * 33 + 34 * 4;
+    const float kHostile[] = {kNan, kInf, -kInf, FLT_MAX, -FLT_MAX, 1e-40f, -0.0f};
+    const auto fill_in = [&](size_t floats, float lo, float hi) {
+        Floats values = random.fill(floats, lo, hi);
+        for (size_t i = 0; hostile && i < floats; i += 3) values[i] = kHostile[random.next() % 7];
+        return values;
+    };
+    const Guarded<float> table(random.fill(2 * rows, -1, 1)), weights(random.fill(size, -0.5f, 0.5f));
+    const Guarded<float> points(fill_in(3 * count, -0.1f, 1.1f)), v(fill_in(8 * count, -1, 1));
+    Guarded<float> encoded(8 * count, fill), v_table(2 * rows, fill), out(4 * count, fill), v_x(8 * count, fill), v_weights(size, fill);
+    expect(splat_cpu_grid(&grid, table.data(), points.data(), n, encoded.data()) == SPLAT_OK, "the grid was refused");
+    expect(all_finite(encoded.data(), encoded.size()), "a finite table gave features that are not finite");
+    expect(splat_cpu_grid_vjp(&grid, points.data(), v.data(), n, v_table.data()) == SPLAT_OK, "the grid's gradient was refused");
+    expect(splat_cpu_mlp(&mlp, weights.data(), v.data(), n, out.data()) == SPLAT_OK, "the MLP was refused");
+    expect(splat_cpu_mlp_vjp(&mlp, weights.data(), v.data(), v.data(), n, v_x.data(), v_weights.data()) == SPLAT_OK,
+           "the MLP's gradient was refused");
+    std::vector<int64_t> starts = {0, 0};
+    while (starts.back() < n) starts.push_back(std::min(n, starts.back() + int64_t(random.next() % 40)));
+    const size_t rays = starts.size() - 1;
+    const Guarded<int64_t> first(starts);
+    const Guarded<float> density(fill_in(count, 0, 9)), length(fill_in(count, 0.01f, 0.2f)), distance(fill_in(count, 0, 5));
+    const Guarded<float> rgb(fill_in(3 * count, 0, 1)), v_sum(fill_in(3 * rays, -1, 1));
+    const splat_rays samples = {int64_t(rays), n, first.data(), density.data(), length.data(), distance.data(), rgb.data(),
+                                distance.data(), length.data()};
+    Guarded<float> share(count, fill), sum(3 * rays, fill), opacity(rays, fill), depth(rays, fill), distortion(rays, fill);
+    const splat_ray_sums sums = {share.data(), sum.data(), opacity.data(), depth.data(), distortion.data()};
+    expect(splat_cpu_rays(&samples, &sums) == SPLAT_OK, "rays were refused");
+    Guarded<float> v_density(count, fill), v_rgb(3 * count, fill), basis(16 * count, fill);
+    const splat_ray_cotangents cotangents = {v_sum.data(), v_sum.data(), v_sum.data() + rays, v_sum.data() + 2 * rays};
+    expect(splat_cpu_rays_vjp(&samples, &cotangents, v_density.data(), v_rgb.data()) == SPLAT_OK, "the gradient of rays was refused");
+    expect(splat_cpu_sh_basis(3, points.data(), n, basis.data()) == SPLAT_OK, "spherical harmonics were refused");
+    for (const Guarded<float>* input : {&table, &weights, &points, &v, &density, &length, &distance, &rgb, &v_sum})
+        expect(input->intact(), "the field wrote beside an input");
+    std::vector<Floats> found;
+    for (const Guarded<float>* output : {&encoded, &v_table, &out, &v_x, &v_weights, &share, &sum, &opacity, &depth, &distortion,
+                                         &v_density, &v_rgb, &basis}) {
+        expect(output->intact(), "the field wrote beside output %zu", found.size());
+        expect(hostile || all_finite(output->data(), output->size()), "output %zu of the field is not finite", found.size());
+        found.emplace_back(output->data(), output->data() + output->size());
+    }
+    return found;
+}
+
+void check_field() {
+    const std::string before = where;
+    for (const int64_t n : {0, 1, 15, 16, 17, 63, 64, 65, 300})
+        for (const bool hostile : {false, true}) {
+            where = before + ", field of " + std::to_string(n) + (hostile ? " hostile samples" : " samples");
+            const std::vector<Floats> want = run_field(n, hostile, 1, 0x00);
+            for (int threads : {2, 3, 7}) {
+                const std::vector<Floats> got = run_field(n, hostile, threads, 0xff);
+                for (size_t m = 0; m < want.size(); ++m)
+                    expect(same_bits(want[m].data(), got[m].data(), want[m].size()), "output %zu differs with %d threads", m, threads);
+            }
+        }
+    where = before;
+}
+
 // Two callers at once, each with a workspace of its own.
 void check_callers() {
     where += ", two callers at once";
@@ -842,6 +908,7 @@ int main(int argc, char** argv) {
     check_adam();
     check_exponential();
     check_stereo();
+    check_field();
     check_callers();
     std::printf("%s: %s: %zu cases, %ld checks: %s\n", splat_cpu_version(), level, cases.size(), checks,
                 failures ? "FAILED" : "ok");

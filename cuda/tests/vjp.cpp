@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../include/splat/blend.h"
+#include "../include/splat/field.h"
 #include "../include/splat/projection.h"
 #include "../include/splat/sh.h"
 #include "../include/splat/ssim.h"
@@ -187,6 +188,74 @@ int main() {
               [=](const Vec& x) { return project_flat(x, cam, 0.3); },
               [=](const Vec& x, const Vec& v) { return project_flat_vjp(x, v, cam, 0.3); });
     }
+    // A ray with five samples; in = (density, length, value) x 5, out = sum of weights times values, and distortion.
+    constexpr int kSamples = 5;
+    const auto middle = [](int i) { return 0.3 + 0.25 * i + 0.02 * i * i; };
+    const auto ray = [=](const Vec& x) {
+        double optical = 0.0, value = 0.0, front = 0.0, front_middles = 0.0, distortion = 0.0, after;
+        for (int i = 0; i < kSamples; ++i) {
+            const double own = x[3 * i] * x[3 * i + 1], w = splat::ray_weight(optical, own, &after);
+            value += w * x[3 * i + 2];
+            distortion += splat::distortion_step(w, middle(i), 0.1 + 0.05 * i, front, front_middles);
+            optical += own, front += w, front_middles += w * middle(i);
+        }
+        return Vec{value, distortion};
+    };
+    check("samples of a ray", 40,
+          [] {
+              Vec x;
+              for (int i = 0; i < kSamples; ++i) {
+                  x.push_back(uniform(0, 4)), x.push_back(uniform(0.05, 0.5)), x.push_back(normal());
+              }
+              return x;
+          },
+          ray,
+          [=](const Vec& x, const Vec& v) {
+              double w[kSamples], after[kSamples], optical = 0.0, all = 0.0, all_middles = 0.0;
+              for (int i = 0; i < kSamples; ++i) {
+                  const double own = x[3 * i] * x[3 * i + 1];
+                  w[i] = splat::ray_weight(optical, own, &after[i]);
+                  optical += own, all += w[i], all_middles += w[i] * middle(i);
+              }
+              Vec out(3 * kSamples);
+              double behind = 0.0, behind_middles = 0.0, shaded = 0.0;
+              for (int i = kSamples - 1; i >= 0; --i) {
+                  const double wm = w[i] * middle(i);
+                  const double v_weight = v[0] * x[3 * i + 2] +
+                                          v[1] * splat::distortion_vjp(w[i], middle(i), 0.1 + 0.05 * i, all - behind - w[i],
+                                                                       all_middles - behind_middles - wm, behind, behind_middles);
+                  out[3 * i] = splat::density_vjp(x[3 * i + 1], v_weight, after[i], shaded);
+                  out[3 * i + 1] = splat::density_vjp(x[3 * i], v_weight, after[i], shaded);  // they only meet as a product
+                  out[3 * i + 2] = v[0] * w[i];
+                  shaded += v_weight * w[i], behind += w[i], behind_middles += wm;
+              }
+              return out;
+          });
+    // Eight entries of one cube; in = their values at a fixed point, out = the interpolated value.
+    const double inside[3] = {0.3, 0.8, 0.45};
+    const splat::GridCell<double> cell({0, 1, 8, true}, inside);
+    check("trilinear interpolation", 10, [] { return random_vec(8); },
+          [=](const Vec& x) {
+              double sum = 0.0;
+              for (int c = 0; c < 8; ++c) sum += cell.weight(c) * x[cell.index(c)];
+              return Vec{sum};
+          },
+          [=](const Vec&, const Vec& v) {
+              Vec out(8);
+              for (int c = 0; c < 8; ++c) out[cell.index(c)] += cell.weight(c) * v[0];
+              return out;
+          });
+    check("relu", 20, [] { return random_vec(6); },
+          [](const Vec& x) {
+              Vec y(x);
+              for (double& e : y) e = splat::relu(e);
+              return y;
+          },
+          [](const Vec& x, const Vec& v) {
+              Vec out(x.size());
+              for (size_t i = 0; i < x.size(); ++i) out[i] = splat::relu_vjp(splat::relu(x[i]), v[i]);
+              return out;
+          });
     // Blending three Gaussians over one pixel; in = (mean2d [2], cov [3], opacity, value) x 3 and the background value.
     const auto blend = [](const Vec& x) {
         double T = 1.0, out = 0.0;

@@ -179,6 +179,64 @@ SPLAT_API int splat_cpu_stereo_search(const splat_stereo_view* reference, const 
 SPLAT_API int splat_cpu_stereo_costs(const splat_stereo_view* reference, const splat_stereo_view* neighbours, int count,
                                      const splat_stereo_settings*, const float* planes, float step, float* costs, float* rate);
 
+// ------------------------------------------------------------------------------------------------ radiance field
+// A multiresolution hash grid (Mueller et al. 2022): a table of 2 numbers per entry, level behind level.
+typedef struct {
+    int32_t levels;          // 1 to 16
+    int32_t cells[16];       // cubes of each level along an axis, 1 to 65535
+    int32_t rows[16];        // entries of each: (cells + 1)^3 or more, so that every vertex has its own, or a power of two
+} splat_grid;
+
+// Layers of `width` numbers with ReLU between, and a linear layer; weights lie layer by layer: matrix [in, out], bias [out].
+typedef struct {
+    int32_t inputs;   // 1 to 64
+    int32_t width;    // 1 to 64
+    int32_t hidden;   // layers of that width: 1 or 2
+    int32_t outputs;  // 1 to 64
+} splat_mlp;
+
+// Samples along rays, ray behind ray and front to back within.
+typedef struct {
+    int64_t rays, samples;
+    const int64_t* first;    // [rays + 1] the first sample of each ray, ascending from 0 to samples
+    const float* density;    // [samples] per scene unit, >= 0
+    const float* length;     // [samples] scene units
+    const float* distance;   // [samples] from the camera to the sample's middle
+    const float* rgb;        // [samples, 3]
+    const float* middle;     // [samples] of the sample in the coordinate of the distortion loss, ascending along a ray
+    const float* extent;     // [samples] its length in that coordinate
+} splat_rays;
+
+typedef struct {
+    float* weights;     // [samples] share of the sample in the light of its ray
+    float* rgb;         // [rays, 3] without background
+    float* opacity;     // [rays] sum of the weights
+    float* depth;       // [rays] sum of weights times distance
+    float* distortion;  // [rays] mip-NeRF 360, eq. 15
+} splat_ray_sums;
+
+typedef struct {
+    const float* rgb;         // [rays, 3]
+    const float* opacity;     // [rays], optional
+    const float* depth;       // [rays], optional
+    const float* distortion;  // [rays], optional
+} splat_ray_cotangents;
+
+// encoded [n, 2 levels]: trilinear features of points [n, 3] in the unit cube; points outside count as the nearest inside.
+SPLAT_API int splat_cpu_grid(const splat_grid*, const float* table, const float* points, int64_t n, float* encoded);
+// v_table [sum of rows, 2]: written, not added to. Every entry is summed in the order of the points.
+SPLAT_API int splat_cpu_grid_vjp(const splat_grid*, const float* points, const float* v_encoded, int64_t n, float* v_table);
+// out [n, outputs] of x [n, inputs].
+SPLAT_API int splat_cpu_mlp(const splat_mlp*, const float* weights, const float* x, int64_t n, float* out);
+// v_x [n, inputs], optional, and v_weights; computes the hidden layers again.
+SPLAT_API int splat_cpu_mlp_vjp(const splat_mlp*, const float* weights, const float* x, const float* v_out, int64_t n,
+                                float* v_x, float* v_weights);
+SPLAT_API int splat_cpu_rays(const splat_rays*, const splat_ray_sums*);
+// v_density [samples], v_rgb [samples, 3].
+SPLAT_API int splat_cpu_rays_vjp(const splat_rays*, const splat_ray_cotangents*, float* v_density, float* v_rgb);
+// basis [n, (degree + 1)^2] of unit vectors [n, 3]: real spherical harmonics, degree 0 to 3.
+SPLAT_API int splat_cpu_sh_basis(int degree, const float* directions, int64_t n, float* basis);
+
 #ifdef __cplusplus
 }
 #endif
