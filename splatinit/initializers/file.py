@@ -206,7 +206,7 @@ class File:
         config = self.config
         if config.offset is not None:
             return np.array(config.offset)
-        if config.transform is not None:
+        if config.transform is not None or len(xyz) == 0:
             return np.zeros(3)
         low, high = np.quantile(xyz, (0.01, 0.99), axis=0)
         centre, size = (low + high) / 2, config.scale * float(np.linalg.norm(high - low))

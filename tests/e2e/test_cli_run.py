@@ -343,7 +343,7 @@ def test_bad_scenes_exit_2_and_say_why(tiny_scene, tmp_path, kind, text):
     ("cloud", "text"),
     [
         ([], "empty"),
-        (["0 0 0", "1 nan 0", "2 0 0"], "1 of 3 points have non-finite xyz"),
+        (["nan 0 0", "1 nan 0", "2 0 inf"], "none of its 3 points has a finite place and colour"),
         (None, "does not exist"),
     ],
 )
