@@ -55,6 +55,26 @@ INITIALIZERS.register(
 )
 INITIALIZERS.register(
     InitializerSpec(
+        name="acui",
+        impl="splatinit.initializers.acui:Acui",
+        config="splatinit.initializers.cuboid:CuboidConfig",
+        summary="a regular grid in the cuboid that the cameras look at",
+        source="Cai et al. 2024 (X-Gaussian), arXiv:2403.04116",
+        status="the start alone, for any cameras; not its radiative model",
+    )
+)
+INITIALIZERS.register(
+    InitializerSpec(
+        name="sgpose",
+        impl="splatinit.initializers.sgpose:SGPose",
+        config="splatinit.initializers.cuboid:CuboidConfig",
+        summary="random points in the cuboid of the object, found by its silhouettes where they are known",
+        source="Luo et al. 2024 (SGPose), arXiv:2409.02581; how the cuboid is found is ours",
+        status="the start alone; not its depth supervision and view warping",
+    )
+)
+INITIALIZERS.register(
+    InitializerSpec(
         name="file",
         impl="splatinit.initializers.file:File",
         config="splatinit.initializers.file:FileConfig",

@@ -41,6 +41,9 @@ NEEDED = {
     "random": ["init.count=300", "init.volume=points"],
     "file": ["init.path={points}"],
     "depth": ["init.count=300", "init.prior=true"],
+    "rain": ["init.count=50", "init.size=1", "train.low_pass=300"],
+    "acui": ["init.count=300"],
+    "sgpose": ["init.count=300"],
 }
 
 

@@ -23,6 +23,7 @@ from splatinit.types import Camera, Pixels, PointCloud, Scene, View
 
 class NoPhoto:
     name, path, width, height, has_alpha, has_depth = "0.png", Path("0.png"), 64, 48, False, False
+    has_mask = False
 
     def load(self, width, height):
         raise AssertionError("an initializer of this test decodes no photo")

@@ -1,0 +1,150 @@
+"""The cuboid of what most cameras look at, from the poses alone, and tighter where silhouettes are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..decoding import each_decoded
+from ..errors import ConfigError, SceneError
+from ..types import Scene
+from .rig import Rig
+
+OPAQUE = 128  # of 255: a more transparent pixel shows the background
+CELLS = 40  # along each side of what is searched
+SEARCHES = 3  # each in the cuboid that the one before found
+SILHOUETTE = 200  # px, longer side at which silhouettes are kept: 30 kB a photo
+# Least spread of the directions in which the cameras look, as the variance across the direction in which it is least:
+# 2° of standard deviation. With less, where the axes meet is noise.
+LEAST_SPREAD = 1.2e-3
+PAIRS = 2**19  # cameras × places that are projected at once: about 60 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class CuboidConfig:
+    """How many points, in which cuboid.
+
+    Attributes:
+        count: number of points (100 000 as ``random``).
+        cuboid: x0,y0,z0,x1,y1,z1 in scene units, two opposite corners: for a scanner whose volume is known. None: the
+            axis-aligned bounding box of the places that most training photos show, in the ball around the point where
+            the cameras' axes meet that leaves most cameras outside. Where photos have transparent or masked pixels,
+            these show nothing, so that the cuboid is that of the object.
+        share: what "most" is, in (0, 1]: 1 asks every camera, and one that looks elsewhere empties the volume.
+        size: factor on the sides of the cuboid.
+    """
+
+    count: int = 100_000
+    cuboid: tuple[float, ...] | None = None
+    share: float = 0.9
+    size: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"init.count is {self.count}; expected at least 1 point.")
+        if self.cuboid is not None:
+            corners = np.array(self.cuboid)
+            whole = len(corners) == 6 and bool(np.isfinite(corners).all())
+            if not (whole and (corners[:3] != corners[3:]).all()):
+                numbers = ",".join(f"{value:g}" for value in self.cuboid)
+                raise ConfigError(
+                    f"init.cuboid is {numbers}; expected six finite numbers x0,y0,z0,x1,y1,z1, two opposite corners "
+                    "that differ along every axis."
+                )
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"init.share is {self.share:g}; expected it in (0, 1].")
+        if not 0 < self.size < float("inf"):
+            raise ConfigError(f"init.size is {self.size:g}; expected a positive factor.")
+
+
+def find_cuboid(scene: Scene, config: CuboidConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Centre [3] and sides [3] (scene units) of the cuboid, after ``size``.
+
+    Raises SceneError where the cameras do not look at a common place, and what decoding the photos does.
+    """
+    if config.cuboid is not None:
+        corners = np.array(config.cuboid, dtype=np.float64).reshape(2, 3)
+        low, high = corners.min(axis=0), corners.max(axis=0)
+    else:
+        low, high = _looked_at(scene, config.share)
+    return (low + high) / 2, config.size * (high - low)
+
+
+def meeting_point(rig: Rig) -> tuple[np.ndarray, float]:
+    """The point [3] with the least sum of squared distances to the cameras' axes, and how well it is determined: the
+    mean of sin² of the axes' angles to the direction along which it is determined worst."""
+    across = np.eye(3) - rig.axis[:, :, None] * rig.axis[:, None, :]
+    middle = rig.center.mean(axis=0)  # solved from there, so that scenes far from the origin lose no digits
+    total = across.sum(axis=0)
+    spread = float(np.linalg.eigvalsh(total)[0]) / len(rig)
+    if spread < 1e-12:
+        return middle, 0.0
+    return middle + np.linalg.solve(total, np.einsum("nij,nj->i", across, rig.center - middle)), spread
+
+
+def _looked_at(scene: Scene, share: float) -> tuple[np.ndarray, np.ndarray]:
+    rig = Rig.of([view.camera for view in scene.train])
+    where = f"{scene.root}: the {len(rig)} training cameras"
+    focus, spread = meeting_point(rig)
+    need = math.ceil(share * len(rig) - 1e-9)
+    ahead = int((((focus - rig.center) * rig.axis).sum(axis=1) > 0).sum())
+    if spread < LEAST_SPREAD or ahead < need:
+        raise SceneError(
+            f"{where} do not look at a common place: their directions spread by "
+            f"{math.degrees(math.asin(math.sqrt(min(1, spread)))):.2g}°, and {ahead} look towards where their axes meet"
+            f"; expected 2° and {need}.",
+            hint="Give the volume by init.cuboid=x0,y0,z0,x1,y1,z1, or use --init random init.volume=frusta.",
+        )
+    radius = float(np.quantile(np.linalg.norm(rig.center - focus, axis=1), 1 - share, method="lower"))
+    silhouettes = _silhouettes(scene)
+    low, high = focus - radius, focus + radius
+    for _ in range(SEARCHES):
+        step = (high - low) / CELLS
+        axes = [low[i] + (np.arange(CELLS) + 0.5) * step[i] for i in range(3)]
+        xyz = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        xyz = xyz[np.linalg.norm(xyz - focus, axis=1) <= radius]
+        xyz = xyz[_shown_by(rig, silhouettes, xyz) >= need]
+        if len(xyz) == 0:
+            raise SceneError(
+                f"{where} look at no place that {need} of their photos show, nearer than {radius:.3g} scene units to "
+                "where their axes meet.",
+                hint="Lower init.share, look at the poses and masks (`splatinit check`), or give the volume by "
+                "init.cuboid=x0,y0,z0,x1,y1,z1.",
+            )
+        low, high = xyz.min(axis=0) - step / 2, xyz.max(axis=0) + step / 2
+    return low, high
+
+
+def _silhouettes(scene: Scene) -> list[np.ndarray | None]:
+    """What of each photo counts: [h, w] bool, every so many pixels; None where all does."""
+    found: list[np.ndarray | None] = []
+    if not any(view.photo.has_alpha or view.photo.has_mask for view in scene.train):
+        return [None] * len(scene.train)
+    for view, pixels in each_decoded(scene.train):
+        stride = math.ceil(max(view.camera.width, view.camera.height) / SILHOUETTE)
+        usable: np.ndarray | None = None
+        for layer, least in ((pixels.alpha, OPAQUE), (pixels.mask, 255)):
+            if layer is not None:
+                shown = layer[stride // 2 :: stride, stride // 2 :: stride] >= least
+                usable = shown if usable is None else usable & shown
+        found.append(usable)
+    return found
+
+
+def _shown_by(rig: Rig, silhouettes: list[np.ndarray | None], xyz: np.ndarray) -> np.ndarray:
+    """In how many photos [n] the places [n, 3] fall on something."""
+    count = np.zeros(len(xyz), np.int64)
+    step = max(1, PAIRS // len(rig))
+    for start in range(0, len(xyz), step):
+        part = slice(start, start + step)
+        px, _, seen = rig.look(np.arange(len(rig)), xyz[part])
+        for index, silhouette in enumerate(silhouettes):
+            if silhouette is not None:
+                here = seen[index].nonzero()[0]
+                cell = px[index, here] / rig.size[index] * silhouette.shape[::-1]
+                column, row = cell.astype(np.int64).T
+                seen[index, here] = silhouette[row, column]
+        count[part] += seen.sum(axis=0)
+    return count
