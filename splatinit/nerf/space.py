@@ -34,6 +34,10 @@ class Space(Protocol):
         """[n] bool: where there can be anything."""
         ...
 
+    def distances(self, origins: torch.Tensor, directions: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """Scene units from the origins [n, 3] along unit directions [n, 3], at s [n, m] in [0, 1], ascending in s."""
+        ...
+
 
 @dataclass(frozen=True)
 class Box:
@@ -54,6 +58,15 @@ class Box:
         low, high = (torch.tensor(corner, dtype=points.dtype) for corner in (self.low, self.high))
         return ((points >= low) & (points <= high)).all(-1)
 
+    def distances(self, origins: torch.Tensor, directions: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """Evenly from where the ray enters the box, or from its origin inside, to where it leaves; 0 if it misses."""
+        low, high = (torch.tensor(corner, dtype=origins.dtype) for corner in (self.low, self.high))
+        safe = torch.where(directions.abs() < 1e-12, 1e-12, directions)
+        one, other = (low - origins) / safe, (high - origins) / safe
+        near = torch.minimum(one, other).amax(-1, keepdim=True).clamp(min=0)
+        far = torch.maximum(one, other).amin(-1, keepdim=True)
+        return torch.where(far > near, near + s * (far - near), 0.0)
+
 
 @dataclass(frozen=True)
 class Ball:
@@ -72,3 +85,9 @@ class Ball:
 
     def holds(self, points: torch.Tensor) -> torch.Tensor:
         return torch.ones(len(points), dtype=torch.bool)
+
+    def distances(self, origins: torch.Tensor, directions: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """Half of s evenly to twice the radius, the other half evenly in inverse distance, to 1000 radii."""
+        s = s.clamp(0, 1)
+        beyond = 1 / torch.lerp(torch.tensor(1.0), torch.tensor(2e-3), (2 * s - 1).clamp(0, 1))
+        return 2 * self.radius * torch.where(s < 0.5, 2 * s, beyond)
