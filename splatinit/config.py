@@ -6,6 +6,9 @@ Order: dataclass default < presets (``--config``, in the order given) < command 
 because those settings were meant for that part. The fields live in the config dataclass of each part, in the part's
 own file: this module only finds them, converts what was typed, and names the nearest match of what does not exist.
 
+A part that takes others of its kind together (``init.name=union``) is also chosen by their names, ``init.name=a+b``,
+and holds the settings of each under its name: ``init.b.count``.
+
 Importing this module imports no part; building a config imports the parts that it selects.
 """
 
@@ -117,6 +120,11 @@ class Choice:
     name: str
     settings: Any = None
 
+    @property
+    def label(self) -> str:
+        """What a user calls it: its name, or ``a+b`` where it is made of others."""
+        return "+".join(self.settings.of) if is_combined(type(self.settings)) else self.name
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -143,8 +151,25 @@ class RunConfig:
             else:
                 out[name] = {}
             if value is not None:
-                out[name] |= {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+                out[name] |= _expanded(value)
         return out | {key: getattr(self, key) for key in RUN_KEYS}
+
+
+def _expanded(settings: Any) -> dict[str, Any]:
+    out = {f.name: plain(getattr(settings, f.name)) for f in setting_fields(type(settings))}
+    if is_combined(type(settings)):
+        out |= {name: _expanded(part) for name, part in settings.parts.items() if part is not None}
+    return out
+
+
+def setting_fields(cls: type) -> list[dataclasses.Field]:
+    """The fields of a config dataclass that are settings: all but the one that holds the settings of other parts."""
+    return [f for f in dataclasses.fields(cls) if not f.metadata.get("parts")]
+
+
+def is_combined(cls: type | None) -> bool:
+    """Whether this is the config of a part that takes others together."""
+    return cls is not None and dataclasses.is_dataclass(cls) and len(setting_fields(cls)) < len(dataclasses.fields(cls))
 
 
 def plain(value: Any) -> Any:
@@ -302,7 +327,13 @@ def build_config(*layers: Layer) -> RunConfig:
 def _replace_part(section: Section, old: str, value: Any, said: dict, layer: Layer) -> str:
     """The part that ``layer`` chooses; settings of another part chosen before are forgotten."""
     key = f"{section.name}.{section.selector}"
-    new = convert(value, str, key, layer.where)
+    new, of = section.choices().split(convert(value, str, key, layer.where))
+    if of and f"{section.name}.of" in layer.values:
+        raise ConfigError(
+            f"{layer.where}: {key}={value} says of what it is made, and so does {section.name}.of.",
+            hint="Leave one of them out.",
+            key=key,
+        )
     if new != section.automatic:
         try:
             section.choices().spec(new)
@@ -314,6 +345,10 @@ def _replace_part(section: Section, old: str, value: Any, said: dict, layer: Lay
             ) from None
     if new != old and section.config is None:
         said.clear()
+    if of:
+        for name in [name for name in said if "." in name and name.partition(".")[0] not in of]:
+            del said[name]
+        said["of"] = (of, layer.where)
     return new
 
 
@@ -321,11 +356,66 @@ def _build_settings(section: Section, choice: str, said: dict[str, tuple[Any, st
     cls = section.config_class(choice)
     types_of = field_types(cls)
     values = {}
-    for name, (value, where) in said.items():
+    parts = {name: each for name, each in said.items() if "." in name} if is_combined(cls) else {}
+    own = {name: each for name, each in said.items() if name not in parts}
+    for name, (value, where) in own.items():
         if name not in types_of:
             raise _unknown_setting(section, choice, name, list(types_of), where)
         values[name] = convert(value, types_of[name], f"{section.name}.{name}", where)
-    return None if cls is None else make_settings(cls, values, {k: where for k, (_, where) in said.items()})
+    if cls is None:
+        return None
+    if is_combined(cls):
+        where = own["of"][1] if "of" in own else "default"
+        of = values.get("of", cls().of)
+        values["parts"] = _build_parts(section.choices(), f"{section.name}.", of, where, parts)
+    return make_settings(cls, values, {k: where for k, (_, where) in own.items()})
+
+
+def _build_parts(
+    registry: Registry[Any], prefix: str, of: tuple[str, ...], of_where: str, said: dict[str, tuple[Any, str]]
+) -> dict[str, Any]:
+    """The settings of each part in ``of`` (None: it has none), from the keys ``part.setting`` that were ``said``."""
+    known = [name for name in registry.names() if name != registry.combined]
+    for name in of:
+        if name not in known:
+            raise ConfigError(
+                f"{of_where}: {prefix}of: unknown {registry.kind} '{name}'.",
+                hint=nearest(name, known),
+                key=f"{prefix}of",
+            )
+    for key, (_, where) in said.items():
+        name = key.partition(".")[0]
+        if name not in of:
+            hint = nearest(name, list(of))
+            if name in known:
+                hint = f"Leave it out, or take {name} along: {'+'.join([*of, name])}."
+            raise ConfigError(
+                f"{where}: unknown key '{prefix}{key}': '{name}' is not one of {'+'.join(of)}.", hint=hint, key=key
+            )
+    found = {}
+    for name in of:
+        cls = registry.config_class(name)
+        types_of = field_types(cls)
+        mine = {k.partition(".")[2]: each for k, each in said.items() if k.partition(".")[0] == name}
+        values = {}
+        for last, (value, where) in mine.items():
+            key = f"{prefix}{name}.{last}"
+            if last not in types_of:
+                keys = [f"{prefix}{name}.{k}" for k in types_of]
+                hint = nearest(key, keys) if keys else f"{name} has no settings."
+                raise ConfigError(f"{where}: unknown key '{key}'.", hint=hint, key=key)
+            values[last] = convert(value, types_of[last], key, where)
+        try:
+            wheres = {k: where for k, (_, where) in mine.items()}
+            found[name] = None if cls is None else make_settings(cls, values, wheres)
+        except ConfigError as error:
+            raise ConfigError(renamed(error.message, name), hint=error.hint and renamed(error.hint, name)) from None
+    return found
+
+
+def renamed(text: str, part: str) -> str:
+    """``text`` of an initializer with its keys as they are called where it is a part: init.count → init.part.count."""
+    return re.sub(r"\binit\.(?=[a-z])(?!name\b)", f"init.{part}.", text)
 
 
 def make_settings(cls: type, values: Mapping[str, Any], wheres: Mapping[str, str] | None = None) -> Any:
@@ -339,16 +429,30 @@ def make_settings(cls: type, values: Mapping[str, Any], wheres: Mapping[str, str
         raise ConfigError(f"{', '.join(places)}: {error.message}", hint=error.hint, **error.context) from None
 
 
-def settings_from_keywords(cls: type | None, keywords: Mapping[str, Any], where: str) -> Any:
-    """A part's config from Python keywords, checked and converted as the command line's are."""
+def settings_from_keywords(
+    cls: type | None, keywords: Mapping[str, Any], where: str, registry: Registry[Any] | None = None
+) -> Any:
+    """A part's config from Python keywords, checked and converted as the command line's are.
+
+    The settings of the parts of a combined part are mappings under their names; ``registry`` has these parts.
+    """
     types_of = field_types(cls)
+    if registry is not None and is_combined(cls):
+        parts = {name: each for name, each in keywords.items() if isinstance(each, Mapping)}
+        said = {f"{name}.{key}": (value, where) for name, each in parts.items() for key, value in each.items()}
+        own = {name: each for name, each in keywords.items() if name not in parts}
+        of = convert(own.get("of", cls().of), types_of["of"], "of", where)
+        keywords = own
     for name in keywords:
         if name not in types_of:
             hint = nearest(name, list(types_of)) if types_of else "It has no settings."
             raise ConfigError(f"{where}: unknown setting '{name}'.", hint=hint, key=name)
     if cls is None:
         return None
-    return make_settings(cls, {k: convert(v, types_of[k], k, where) for k, v in keywords.items()})
+    values = {k: convert(v, types_of[k], k, where) for k, v in keywords.items()}
+    if registry is not None and is_combined(cls):
+        values["parts"] = _build_parts(registry, "", of, where, said)
+    return make_settings(cls, values)
 
 
 @cache
@@ -357,7 +461,7 @@ def field_types(cls: type | None) -> dict[str, Any]:
     if cls is None:
         return {}
     hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return {f.name: hints[f.name] for f in setting_fields(cls)}
 
 
 def known_keys() -> list[str]:
@@ -522,7 +626,7 @@ def describe(cls: type, section: str) -> list[Setting]:
     """The settings of a config dataclass, with the text of its docstring's Attributes."""
     texts = attribute_texts((cls.__doc__ or "").replace("``", ""))
     out = []
-    for f in dataclasses.fields(cls):
+    for f in setting_fields(cls):
         default = f.default if f.default is not dataclasses.MISSING else None
         if f.default_factory is not dataclasses.MISSING:
             default = f.default_factory()

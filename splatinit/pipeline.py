@@ -24,6 +24,7 @@ from .config import (
     RunConfig,
     build_config,
     field_types,
+    is_combined,
     load_preset,
     read_yaml,
     settings_from_keywords,
@@ -87,7 +88,11 @@ def pose(
 def initialize(
     scene: Scene, init: str | Choice = "sfm", *, seed: int = 0, progress: Progress = Silent(), **settings: Any
 ) -> Initialization:
-    """Scene → Initialization, by the initializer called ``init``; ``settings`` are the fields of its config."""
+    """Scene → Initialization, by the initializer called ``init``; ``settings`` are the fields of its config.
+
+    ``a+b`` is the union of several, whose settings are given by name: ``initialize(scene, "sfm+random",
+    random={"count": 5000})``.
+    """
     start = _make(INITIALIZERS, init, settings).initialize(scene, seed=seed, progress=progress)
     start.points.check("initialization")
     return start
@@ -204,11 +209,12 @@ def _name(part: str | Choice) -> str:
 
 def _make(registry: Registry[Any], part: str | Choice, settings: Mapping[str, Any]) -> Any:
     """The part itself, built with its config (or with nothing when it has none)."""
-    name = _name(part)
+    name, of = registry.split(_name(part))
     implementation = registry.load(name)
     config = part.settings if isinstance(part, Choice) else None
     if config is None:
-        config = settings_from_keywords(registry.config_class(name), settings, f"{registry.kind} '{name}'")
+        settings = {"of": of, **settings} if of else settings
+        config = settings_from_keywords(registry.config_class(name), settings, f"{registry.kind} '{name}'", registry)
     return implementation() if config is None else implementation(config)
 
 
@@ -515,7 +521,7 @@ def resolve_poser(config: RunConfig, images: ImageSet) -> Choice:
 
 def default_out(path: Path | str, config: RunConfig) -> Path:
     """``runs/<scene>-<init>`` under the current folder."""
-    return Path("runs") / f"{scene_name(path)}-{config.init.name}"
+    return Path("runs") / f"{scene_name(path)}-{config.init.label}"
 
 
 def scene_name(path: Path | str) -> str:
@@ -536,12 +542,20 @@ def describe_images(images: ImageSet) -> str:
 def _inputs(images: ImageSet, config: RunConfig) -> dict[str, str]:
     """What the run reads: its scene (place and fingerprint), and every file that a setting names."""
     inputs = {"scene": str(images.root.resolve()), "photos": runs.fingerprint_images(images)}
-    settings = config.init.settings
-    for name in field_types(type(settings) if settings is not None else None):
-        value = getattr(settings, name)
-        if isinstance(value, Path):
-            inputs[f"init.{name}"] = runs.fingerprint_path(value)
-    return inputs
+    return inputs | _files({"init": config.init.settings})
+
+
+def _files(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Fingerprints of the files that settings name, by key; ``settings``: by the first part of their keys."""
+    found = {}
+    for prefix, config in settings.items():
+        for name in field_types(type(config) if config is not None else None):
+            value = getattr(config, name)
+            if isinstance(value, Path):
+                found[f"{prefix}.{name}"] = runs.fingerprint_path(value)
+        if is_combined(type(config)):
+            found |= _files({f"{prefix}.{name}": part for name, part in config.parts.items()})
+    return found
 
 
 # -------------------------------------------------------------------------------------------- what exists already

@@ -63,10 +63,18 @@ def load_object(path: str) -> Any:
 
 
 class Registry(Generic[S]):
-    """Parts of one kind, in the order in which they were registered; a name can be taken only once."""
+    """Parts of one kind, in the order in which they were registered; a name can be taken only once.
 
-    def __init__(self, kind: str) -> None:
+    Args:
+        kind: what its parts are called.
+        combined: name of the part that ``a+b`` stands for, which takes several others together; None where parts are
+            not combined. Its config has a field ``of``, the names of the others, and a field ``parts``, their settings
+            by name, that is marked with ``metadata={"parts": True}`` (see :mod:`splatinit.config`).
+    """
+
+    def __init__(self, kind: str, combined: str | None = None) -> None:
         self.kind = kind
+        self.combined = combined
         self._specs: dict[str, S] = {}
 
     def register(self, spec: S) -> S:
@@ -80,6 +88,12 @@ class Registry(Generic[S]):
 
     def names(self) -> list[str]:
         return list(self._specs)
+
+    def split(self, name: str) -> tuple[str, list[str]]:
+        """The part that ``name`` selects, and where that is ``a+b``, the names of which it is made."""
+        if self.combined is None or "+" not in name:
+            return name, []
+        return self.combined, [each.strip() for each in name.split("+")]
 
     def spec(self, name: str) -> S:
         """The spec called ``name``. Raises ConfigError that names the nearest match."""

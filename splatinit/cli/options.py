@@ -35,8 +35,8 @@ InitOption = Annotated[
         "-i",
         metavar="NAME",
         show_default="sfm",
-        help="Where the Gaussians start: [cyan]sfm[/] (the points that structure from motion left), [cyan]random[/], … "
-        "Short for [cyan]init.name=NAME[/].",
+        help="Where the Gaussians start: [cyan]sfm[/] (the points that structure from motion left), [cyan]random[/], "
+        "…; several together as [cyan]sfm+random[/]. Short for [cyan]init.name=NAME[/].",
     ),
 ]
 PointsOption = Annotated[

@@ -50,7 +50,7 @@ def show_runs(console: Console, results: Sequence[RunResult]) -> None:
         report = result.report
         psnr = number(report.psnr, 2)
         table.add_row(
-            escape(result.config.init.name),
+            escape(result.config.init.label),
             f"[bold]{psnr}[/]" if report.psnr == best else psnr,
             number(report.ssim, 4),
             *(number(report.lpips.get(net), 4) for net in nets),
@@ -102,7 +102,7 @@ def show_demo(console: Console, result: DemoResult) -> None:
 
 def show_start(console: Console, result: RunResult, *, with_images: bool) -> None:
     """What ``splatinit init`` wrote."""
-    console.print(f"{len(result.start.points)} points from [cyan]{escape(result.config.init.name)}[/]")
+    console.print(f"{len(result.start.points)} points from [cyan]{escape(result.config.init.label)}[/]")
     for text in result.start.notes:
         console.print(f"  {escape(text)}", soft_wrap=True)
     places = {"points": result.folder.points, "COLMAP": result.folder.start_model}

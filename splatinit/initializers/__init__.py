@@ -24,7 +24,7 @@ class InitializerSpec(Spec):
     needs_points: bool = False
 
 
-INITIALIZERS: Registry[InitializerSpec] = Registry("initializer")
+INITIALIZERS: Registry[InitializerSpec] = Registry("initializer", combined="union")
 INITIALIZERS.register(
     InitializerSpec(
         name="sfm",
@@ -98,6 +98,14 @@ INITIALIZERS.register(
         summary="pixels of reference photos, matched densely in their neighbours and triangulated in one step",
         source="Kotovenko et al. 2025 (EDGS), arXiv:2504.13204; its matcher is 'roma', ours by default 'planesweep'",
         status="complete",
+    )
+)
+INITIALIZERS.register(
+    InitializerSpec(
+        name="union",
+        impl="splatinit.initializers.union:Union",
+        config="splatinit.initializers.union:UnionConfig",
+        summary="several of the others (--init sfm+random), each adding points where those before it left room",
     )
 )
 

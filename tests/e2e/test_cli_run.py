@@ -40,6 +40,7 @@ SETTINGS += ["densify.every=0.2", "densify.reset=1", "densify.max_count=400"]
 NEEDED = {
     "random": ["init.count=300", "init.volume=points"],
     "file": ["init.path={points}"],
+    "union": ["init.of=sfm,file", "init.file.path={points}"],
     "depth": ["init.count=300", "init.prior=true"],
     "rain": ["init.count=50", "init.size=1", "train.low_pass=300"],
     "acui": ["init.count=300"],
@@ -99,7 +100,7 @@ def test_every_initializer_runs_the_whole_line(tiny_scene, deep_scene, tmp_path,
     needed = [setting.format(points=tiny_scene.parent / "points.ply") for setting in NEEDED.get(name, [])]
     out = tmp_path / "run"
     printed = splatinit("run", scene, "--init", name, "-o", out, *SETTINGS, *needed)
-    assert "PSNR" in printed and name in printed and "contact_sheet.png" in printed
+    assert "PSNR" in printed and {"union": "sfm+file"}.get(name, name) in printed and "contact_sheet.png" in printed
     metrics = json.loads((out / "eval" / "metrics.json").read_text())
     assert len(metrics["images"]) == 2
     assert metrics["mean"]["psnr"] > FLOOR.get(name, 15.0)

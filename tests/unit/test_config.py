@@ -259,7 +259,7 @@ def every_config_class():
 def test_every_setting_of_every_part_is_explained_and_convertible():
     for section, cls in every_config_class():
         kinds = cfg.field_types(cls)
-        for setting, field in zip(describe(cls, section), fields(cls), strict=True):
+        for setting, field in zip(describe(cls, section), cfg.setting_fields(cls), strict=True):
             assert setting.about, f"{cls.__name__} does not explain {setting.key}"
             assert convert(field.default, kinds[field.name], setting.key, "default") == field.default
         with pytest.raises(AttributeError):

@@ -15,6 +15,7 @@ from splatinit.initializers.file import File, FileConfig
 from splatinit.initializers.rain import Rain, RainConfig
 from splatinit.initializers.random import Random, RandomConfig
 from splatinit.initializers.sfm import Sfm
+from splatinit.initializers.union import UnionConfig
 from splatinit.io.pointcloud import write_ply_points
 from splatinit.progress import Silent
 from splatinit.seeding import seed_gaussians
@@ -165,6 +166,7 @@ def test_every_registered_initializer_can_be_built_and_run(tmp_path):
     write_ply_points(tmp_path / "points.ply", POINTS)
     with stereo.registered() as matcher:  # nothing can be matched in grey photos
         needed = {"file": FileConfig(path=tmp_path / "points.ply"), "dense": DenseConfig(matcher=matcher, count=100)}
+        needed["union"] = UnionConfig(parts={"random": RandomConfig(count=100)})
         scenes = {"dense": stereo.scene(stereo.row(3))}
         for spec in INITIALIZERS:
             initializer = make_initializer(spec.name, needed.get(spec.name))
