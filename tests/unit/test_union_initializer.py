@@ -243,3 +243,19 @@ def test_depth_priors_of_the_first_part_win(monkeypatch):
     monkeypatch.setattr(union.Union, "_start", lambda *_: next(starts))
     begun = Union().initialize(scene(CENTERS), seed=0, progress=Silent())
     assert begun.depth_priors["0"].depth[0, 0] == 1.0 and set(begun.depth_priors) == {"0", "1.0", "5.0"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        ({"of": ("sfm",)}, "init.of is sfm; expected two or more initializers, each once."),
+        ({"of": ("sfm", "sfm")}, "init.of is sfm,sfm; expected two or more initializers, each once."),
+        ({"overlap": -1.0}, "init.overlap is -1; expected a factor of the spacing, 0 or more."),
+        ({"overlap": float("inf")}, "init.overlap is inf; expected a factor of the spacing, 0 or more."),
+        ({"count": 0}, "init.count is 0; expected at least 1 point, or none."),
+    ],
+)
+def test_settings_out_of_range_are_named(bad, text):
+    with pytest.raises(ConfigError) as error:
+        UnionConfig(**bad)
+    assert text in str(error.value)
