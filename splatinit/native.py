@@ -133,6 +133,21 @@ class RayCotangentsArg(Structure):
     _fields_ = [(name, c_void_p) for name in ("rgb", "opacity", "depth", "distortion")]
 
 
+class SpaceArg(Structure):
+    _fields_ = [("ball", c_int32), ("low", c_float * 3), ("high", c_float * 3)]
+
+
+class SamplingArg(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("cells", "coarse", "fine")),
+        *((name, c_float) for name in ("uniform", "near")),
+    ]
+
+
+class RaySamplesArg(Structure):
+    _fields_ = [(name, c_void_p) for name in ("length", "distance", "middle", "extent", "points")]
+
+
 class FrameInfo(Structure):
     """What a forward pass met: visible Gaussians with at least one tile, (tile, Gaussian) pairs, bytes of buffers."""
 
@@ -209,6 +224,18 @@ def library() -> ctypes.CDLL:
         "splat_cpu_mlp_vjp": (c_int, [POINTER(MlpArg), *[c_void_p] * 3, c_int64, c_void_p, c_void_p]),
         "splat_cpu_rays": (c_int, [POINTER(RaysArg), POINTER(RaySumsArg)]),
         "splat_cpu_rays_vjp": (c_int, [POINTER(RaysArg), POINTER(RayCotangentsArg), c_void_p, c_void_p]),
+        "splat_cpu_space_unit": (c_int, [POINTER(SpaceArg), c_void_p, c_int64, c_void_p]),
+        "splat_cpu_occupancy_put": (
+            c_int,
+            [POINTER(SpaceArg), c_int, c_void_p, c_void_p, c_int64, c_float, c_void_p],
+        ),
+        "splat_cpu_ray_samples": (
+            c_int,
+            [
+                *(POINTER(SpaceArg), POINTER(SamplingArg)),
+                *(c_void_p, c_void_p, c_void_p, c_int64, c_void_p, POINTER(RaySamplesArg)),
+            ],
+        ),
         "splat_cpu_sh_basis": (c_int, [c_int, c_void_p, c_int64, c_void_p]),
     }
     for name, (restype, argtypes) in signatures.items():
@@ -856,3 +883,67 @@ def sh_basis(directions: torch.Tensor, degree: int) -> torch.Tensor:
     address_in = pointer("directions", directions, (len(directions), 3))
     check_code(library().splat_cpu_sh_basis(degree, address_in, len(directions), address(basis)), "spherical harmonics")
     return basis
+
+
+def space_unit(space: SpaceArg, points: torch.Tensor) -> torch.Tensor:
+    """Points [n, 3] of the world in the unit cube [n, 3] of a field; see :mod:`splatinit.nerf.space`."""
+    import torch
+
+    unit = torch.empty(len(points), 3)
+    arrays = pointer("points", points, (len(points), 3)), len(points), address(unit)
+    check_code(library().splat_cpu_space_unit(byref(space), *arrays), "points in the unit cube")
+    return unit
+
+
+def occupancy_put_(
+    space: SpaceArg, density: torch.Tensor, points: torch.Tensor, values: torch.Tensor, rate: float
+) -> None:
+    """Remember the values [n] at points [n, 3] in the cells [c, c, c] (z, y, x) that they lie in, one after the other,
+    in place: density += rate (value − density). NaN and negative values are passed over."""
+    n, cells = len(points), density.shape[0]
+    arrays = pointer("points", points, (n, 3)), pointer("values", values, (n,)), n
+    known = pointer("density", density, (cells, cells, cells))
+    check_code(library().splat_cpu_occupancy_put(byref(space), cells, *arrays, rate, known), "remembering densities")
+
+
+def ray_samples(
+    space: SpaceArg,
+    density: torch.Tensor,
+    origins: torch.Tensor,
+    directions: torch.Tensor,
+    shifts: torch.Tensor | None,
+    coarse: int,
+    fine: int,
+    uniform: float,
+    near: float,
+) -> tuple[torch.Tensor, ...]:
+    """Where to sample rays, by what is remembered of densities; see :func:`splatinit.nerf.reference.ray_samples`.
+
+    Args:
+        density: [c, c, c] per scene unit, of the cells (z, y, x) of the unit cube.
+        origins, directions: [n, 3], unit directions.
+        shifts: [n, 2] in [0, 1), which move the coarse parts and the samples of each ray; None: 1/2.
+        coarse: parts that are weighed, 1 to 1024.      fine: samples of each ray.
+        uniform: share of the samples that is spread over all of the ray.
+        near: scene units from the camera at which rays begin.
+
+    Returns:
+        length, distance (of the middle; scene units), middle, extent (in [0, 1], of the whole ray): each [n fine];
+        points [n fine, 3].
+    """
+    import torch
+
+    n, cells = len(origins), density.shape[0]
+    out = (*(torch.empty(n * fine) for _ in range(4)), torch.empty(n * fine, 3))
+    code = library().splat_cpu_ray_samples(
+        byref(space),
+        byref(SamplingArg(cells, coarse, fine, uniform, near)),
+        pointer("density", density, (cells, cells, cells)),
+        pointer("origins", origins, (n, 3)),
+        pointer("directions", directions, (n, 3)),
+        n,
+        None if shifts is None else pointer("shifts", shifts, (n, 2)),
+        byref(RaySamplesArg(*map(address, out))),
+    )
+    check_code(code, "samples along rays")
+    return out

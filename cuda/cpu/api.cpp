@@ -489,6 +489,22 @@ bool valid(const splat_rays* rays) {
     return rays->samples == 0 || (rays->density && rays->length && rays->distance && rays->rgb && rays->middle && rays->extent);
 }
 
+bool valid(const splat_space* space) {
+    if (!space) return false;
+    for (int i = 0; i < 3; ++i) {
+        const float size = space->ball ? space->high[i] : space->high[i] - space->low[i];
+        if (!(size > 0.0f && size < 1e30f) || (space->ball && size != space->high[0])) return false;
+    }
+    return true;
+}
+
+Space<float> laid(const splat_space& space) {
+    Space<float> out{space.ball != 0, {}, {}};
+    std::copy_n(space.low, 3, out.low);
+    std::copy_n(space.high, 3, out.high);
+    return out;
+}
+
 // The layers of an MLP with their weights filled up to full rows, and their transposes.
 struct PackedMlp {
     MlpLayers layers{};
@@ -578,6 +594,32 @@ int splat_cpu_rays_vjp(const splat_rays* rays, const splat_ray_cotangents* v, fl
     if (!valid(rays) || !v || (rays->rays > 0 && !v->rgb) || (rays->samples > 0 && (!v_density || !v_rgb)))
         return SPLAT_BAD_ARGUMENT;
     active()->rays_vjp(*rays, *v, v_density, v_rgb, thread_setting());
+    return SPLAT_OK;
+}
+
+int splat_cpu_space_unit(const splat_space* space, const float* points, int64_t n, float* unit) {
+    if (!valid(space) || n < 0 || (n > 0 && (!points || !unit))) return SPLAT_BAD_ARGUMENT;
+    active()->space_unit(laid(*space), points, n, unit, thread_setting());
+    return SPLAT_OK;
+}
+
+int splat_cpu_occupancy_put(const splat_space* space, int cells, const float* points, const float* values, int64_t n, float rate,
+                            float* density) {
+    if (!valid(space) || cells < 1 || cells > kOccupancyCells || n < 0 || !density || (n > 0 && (!points || !values)))
+        return SPLAT_BAD_ARGUMENT;
+    active()->occupancy_put(laid(*space), uint32_t(cells), points, values, n, rate, density);
+    return SPLAT_OK;
+}
+
+int splat_cpu_ray_samples(const splat_space* space, const splat_sampling* sampling, const float* density, const float* origins,
+                          const float* directions, int64_t rays, const float* shifts, const splat_ray_samples* out) {
+    if (!valid(space) || !sampling || sampling->cells < 1 || sampling->cells > kOccupancyCells || sampling->coarse < 1 ||
+        sampling->coarse > kCoarseMost || sampling->fine < 1 || !(sampling->uniform >= 0.0f && sampling->uniform <= 1.0f) ||
+        !(sampling->near >= 0.0f && sampling->near < 1e30f) || rays < 0 || !density || !out)
+        return SPLAT_BAD_ARGUMENT;
+    if (rays > 0 && !(origins && directions && out->length && out->distance && out->middle && out->extent && out->points))
+        return SPLAT_BAD_ARGUMENT;
+    active()->ray_samples(laid(*space), *sampling, density, origins, directions, rays, shifts, *out, thread_setting());
     return SPLAT_OK;
 }
 

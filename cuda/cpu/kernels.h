@@ -3,6 +3,7 @@
 
 #include "../include/splat/api.h"
 #include "../include/splat/field.h"
+#include "../include/splat/space.h"
 #include "../include/splat/ssim.h"
 #include "frame.h"
 
@@ -162,6 +163,11 @@ struct Kernels {
                     int64_t slot_count, float* scratch, int threads);
     void (*rays)(const splat_rays&, const splat_ray_sums&, int threads);
     void (*rays_vjp)(const splat_rays&, const splat_ray_cotangents&, float* v_density, float* v_rgb, int threads);
+    void (*space_unit)(const Space<float>&, const float* points, int64_t n, float* unit, int threads);
+    void (*occupancy_put)(const Space<float>&, uint32_t cells, const float* points, const float* values, int64_t n, float rate,
+                          float* density);
+    void (*ray_samples)(const Space<float>&, const splat_sampling&, const float* density, const float* origins,
+                        const float* directions, int64_t rays, const float* shifts, const splat_ray_samples&, int threads);
     void (*sh_basis)(int degree, const float* directions, int64_t n, float* basis, int threads);
 };
 

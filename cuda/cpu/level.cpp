@@ -3,6 +3,7 @@
 #include "bin.h"
 #include "blend.h"
 #include "field.h"
+#include "march.h"
 #include "project.h"
 #include "semiglobal.h"
 #include "ssim.h"
@@ -30,7 +31,8 @@ const Kernels& SPLAT_JOIN(kernels_, SPLAT_LEVEL)() {
         SPLAT_STRING(SPLAT_LEVEL), kLanes,    project_loop,  bin_loop,  blend_loop, blend_vjp_loop,
         project_vjp_loop,          count_pairs_loop, ssim_loop, adam_loop, exp2_loop,
         stereo_prepare_loop,       stereo_quads_loop, stereo_counted_loop, sweep_loop, semiglobal_loop, stereo_minima_loop, plane_costs_loop,
-        plane_search_loop,         grid_loop, grid_vjp_loop, mlp_loop, mlp_vjp_loop, rays_loop, rays_vjp_loop, sh_basis_loop};
+        plane_search_loop,         grid_loop, grid_vjp_loop, mlp_loop, mlp_vjp_loop, rays_loop, rays_vjp_loop,
+        space_unit_loop,           occupancy_put_loop, ray_samples_loop, sh_basis_loop};
     return table;
 }
 

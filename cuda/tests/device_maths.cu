@@ -6,6 +6,7 @@
 #include "splat/field.h"
 #include "splat/projection.h"
 #include "splat/sh.h"
+#include "splat/space.h"
 #include "splat/ssim.h"
 #include "splat/sweep.h"
 #include "splat/tiles.h"
@@ -56,6 +57,13 @@ __global__ void field(const float* in, float* out, GridLevel level) {
     const float w = ray_weight(in[0], in[1], &after);
     out[0] += distortion_step(w, in[2], in[3], in[4], in[5]);
     out[1] += density_vjp(in[3], distortion_vjp(w, in[2], in[3], in[4], in[5], in[6], in[7]), after, in[8]);
+}
+
+__global__ void marching(const float* in, float* out, Space<float> space) {
+    float near, far, unit[3];
+    space.range(in, in + 3, in[6], &near, &far);
+    space.unit(in, unit);
+    out[occupancy_cell(unit, 128u)] = space.distance(in[7], near, far) * space.speed(in, in + 3);
 }
 
 template __global__ void forward_and_backward<float>(const float*, float*, Camera<float>, int);

@@ -817,11 +817,25 @@ std::vector<Floats> run_field(int64_t n, bool hostile, int threads, unsigned cha
     const splat_ray_cotangents cotangents = {v_sum.data(), v_sum.data(), v_sum.data() + rays, v_sum.data() + 2 * rays};
     expect(splat_cpu_rays_vjp(&samples, &cotangents, v_density.data(), v_rgb.data()) == SPLAT_OK, "the gradient of rays was refused");
     expect(splat_cpu_sh_basis(3, points.data(), n, basis.data()) == SPLAT_OK, "spherical harmonics were refused");
+    // A box or a ball; rays from the points, along whatever lies in v.
+    const splat_space space = {int32_t(n % 2), {-0.2f, 0.1f, 0.0f}, {1.0f, 1.0f, 1.0f}};
+    const splat_sampling sampling = {5, 1 + int32_t(n % 70), 3, 0.1f, 0.05f};
+    Guarded<float> unit(3 * count, fill), known(random.fill(125, 0, 9)), spaces(3 * count, fill), places(3 * count, fill);
+    Guarded<float> middles(3 * count, fill), extents(3 * count, fill), sampled(9 * count, fill);
+    const Guarded<float> shifts(random.fill(2 * count, 0, 0.99f));
+    const splat_ray_samples sampled_rays = {spaces.data(), places.data(), middles.data(), extents.data(), sampled.data()};
+    expect(splat_cpu_space_unit(&space, points.data(), n, unit.data()) == SPLAT_OK, "points in the unit cube were refused");
+    expect(splat_cpu_occupancy_put(&space, 5, points.data(), density.data(), n, 0.5f, known.data()) == SPLAT_OK,
+           "remembering densities was refused");
+    expect(splat_cpu_ray_samples(&space, &sampling, known.data(), points.data(), v.data(), n, shifts.data(), &sampled_rays) == SPLAT_OK,
+           "samples along rays were refused");
+    expect(shifts.intact(), "the samples wrote beside the shifts");
     for (const Guarded<float>* input : {&table, &weights, &points, &v, &density, &length, &distance, &rgb, &v_sum})
         expect(input->intact(), "the field wrote beside an input");
     std::vector<Floats> found;
     for (const Guarded<float>* output : {&encoded, &v_table, &out, &v_x, &v_weights, &share, &sum, &opacity, &depth, &distortion,
-                                         &v_density, &v_rgb, &basis}) {
+                                         &v_density, &v_rgb, &basis, &unit, &known, &spaces, &places, &middles, &extents,
+                                         &sampled}) {
         expect(output->intact(), "the field wrote beside output %zu", found.size());
         expect(hostile || all_finite(output->data(), output->size()), "output %zu of the field is not finite", found.size());
         found.emplace_back(output->data(), output->data() + output->size());

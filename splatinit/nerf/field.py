@@ -14,16 +14,20 @@ from ..errors import FormatError
 from ..io.atomic import atomic_path
 from ..native import HashGrid, Mlp, sh_basis
 from .kernels import grid_features, mlp_outputs
-from .space import Ball, Box, Space
+from .space import Ball, Box, Space, in_unit_cube
 
 _KINDS = {"box": Box, "ball": Ball}
 _LOG_DENSITY_MAX = 11.0  # e^11 per size of the space: opaque within a ten-thousandth of it, and finite
 
 
 class Field(Protocol):
-    """Density and colour at points of the world."""
+    """Density and colour at points of the world.
+
+    Attributes: ``near``: scene units from a camera at which its rays begin; nearer the field knows nothing.
+    """
 
     space: Space
+    near: float
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """What is fitted: name → leaf tensor."""
@@ -34,7 +38,8 @@ class Field(Protocol):
         ...
 
     def radiance(self, points: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Density [n] and colour [n, 3] in [0, 1] of points [n, 3], seen along unit vectors [n, 3]."""
+        """Density [n] and colour [n, 3] in [0, 1] of points [n, 3], seen along unit vectors [r, 3], each that of
+        n / r neighbouring points."""
         ...
 
     def save(self, path: Path) -> None:
@@ -57,7 +62,7 @@ class HashFieldConfig:
     levels: int = 8
     coarsest: int = 16
     finest: int = 512
-    log2_rows: int = 17
+    log2_rows: int = 16
     width: int = 32
     density_hidden: int = 1
     colour_hidden: int = 1
@@ -83,8 +88,8 @@ class HashField:
     Density is e^x per ``space.size``, so that nothing depends on the scene's unit; colour is a sigmoid.
     """
 
-    def __init__(self, config: HashFieldConfig, space: Space, seed: int = 0) -> None:
-        self.config, self.space = config, space
+    def __init__(self, config: HashFieldConfig, space: Space, seed: int = 0, near: float = 0.0) -> None:
+        self.config, self.space, self.near = config, space, near
         generator = torch.Generator().manual_seed(seed)
         # Müller et al. 2022, section 4: entries are uniform within ±1e-4; layers after Glorot & Bengio 2010.
         self.table = (torch.rand(config.grid.size, 2, generator=generator) * 2 - 1) * 1e-4
@@ -97,10 +102,8 @@ class HashField:
         return {name: getattr(self, name) for name in ("table", "density_weights", "colour_weights")}
 
     def _density(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        unit = self.space.unit(points).contiguous()
-        out = mlp_outputs(
-            self.config.density_mlp, self.density_weights, grid_features(self.config.grid, self.table, unit)
-        )
+        features = grid_features(self.config.grid, self.table, in_unit_cube(self.space, points))
+        out = mlp_outputs(self.config.density_mlp, self.density_weights, features)
         density = out[:, 0].clamp(max=_LOG_DENSITY_MAX).exp() / self.space.size
         return torch.where(self.space.holds(points), density, 0.0), out[:, 1:]
 
@@ -109,14 +112,16 @@ class HashField:
 
     def radiance(self, points: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         density, geometry = self._density(points)
-        seen = torch.cat([geometry, sh_basis(directions, self.config.sh_degree)], dim=-1)
+        basis = sh_basis(directions, self.config.sh_degree)
+        each = basis.repeat_interleave(len(points) // max(1, len(basis)), dim=0)
+        seen = torch.cat([geometry, each], dim=-1)
         return density, mlp_outputs(self.config.colour_mlp, self.colour_weights, seen).sigmoid()
 
     def save(self, path: Path) -> None:
         from safetensors.torch import save_file
 
         kind = next(name for name, cls in _KINDS.items() if isinstance(self.space, cls))
-        facts = {"field": asdict(self.config), "space": {"kind": kind, **asdict(self.space)}}
+        facts = {"field": asdict(self.config), "space": {"kind": kind, **asdict(self.space)}, "near": self.near}
         tensors = {name: tensor.detach() for name, tensor in self.parameters().items()}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={"splatinit.field": json.dumps(facts)})
@@ -145,7 +150,8 @@ def load_field(path: Path) -> HashField:
             facts = json.loads((file.metadata() or {})["splatinit.field"])
             space = dict(facts["space"])
             shape = _KINDS[space.pop("kind")]
-            field = HashField(HashFieldConfig(**facts["field"]), shape(**{k: _frozen(v) for k, v in space.items()}))
+            laid = shape(**{name: _frozen(value) for name, value in space.items()})
+            field = HashField(HashFieldConfig(**facts["field"]), laid, near=float(facts["near"]))
             expected = field.parameters()
             tensors = {name: file.get_tensor(name) for name in expected}
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:

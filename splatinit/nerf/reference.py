@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 PRIMES = (1, 2654435761, 805459861)  # Müller et al. 2022, section 3
+CELL_OPACITY = 0.3  # optical depth of a cell's length that is believed, see ray_samples
 
 
 def grid_features(grid, table: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -62,3 +63,53 @@ def ray_sums(samples) -> tuple[torch.Tensor, ...]:
         weights.append(w)
     table = torch.stack(sums) if sums else samples.density.new_zeros(0, 6)
     return torch.cat(weights), table[:, :3], table[:, 3], table[:, 4], table[:, 5]
+
+
+def occupancy_cells(space, points: torch.Tensor, cells: int) -> torch.Tensor:
+    """Which cell [n] of cells³ (x fastest) the points [n, 3] lie in."""
+    x, y, z = (space.unit(points) * cells).long().clamp(0, cells - 1).unbind(-1)
+    return x + cells * (y + cells * z)
+
+
+def ray_samples(space, density, origins, directions, shifts, coarse, fine, uniform, near) -> tuple[torch.Tensor, ...]:
+    """Samples of rays as :func:`splatinit.native.ray_samples` gives them.
+
+    Even parts of each ray (in the coordinate of ``space.distances``) are weighed by the densities of the cells that
+    their middles lie in. A cell knows that it holds a surface, not where, so that no more than an optical depth of
+    ``CELL_OPACITY`` is believed over the length of a cell: were it opaque, its front would take all samples. A part
+    weighs
+    at least half of what its neighbours do. Samples cut the distribution of these weights into even parts (Mildenhall
+    et al. 2020, section
+    5.2), of which ``uniform`` is spread over all of the ray. A ray that meets next to nothing is sampled evenly.
+    """
+    n = len(origins)
+    moves = torch.full((n, 2), 0.5, dtype=origins.dtype) if shifts is None else shifts
+    edges = ((torch.arange(coarse + 1) + moves[:, :1] - 0.5) / coarse).clamp(0, 1).to(origins.dtype)
+    edges[:, 0], edges[:, -1] = 0, 1
+
+    def between(edges: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        along = space.distances(origins, directions, edges, near)
+        distance = (along[:, 1:] + along[:, :-1]) / 2
+        points = origins[:, None] + distance[..., None] * directions[:, None]
+        middle = (edges[:, 1:] + edges[:, :-1]) / 2
+        return along.diff(dim=-1), distance, middle, edges.diff(dim=-1), points.reshape(-1, 3)
+
+    length, *_, points = between(edges)
+    known = density.reshape(-1)[occupancy_cells(space, points, density.shape[0])].reshape(n, coarse)
+    along = directions.repeat_interleave(coarse, dim=0)
+    speed = torch.autograd.functional.jvp(space.unit, points, along)[1].norm(dim=-1).reshape(n, coarse)
+    own = torch.minimum(known, speed * density.shape[0] * CELL_OPACITY) * length
+    weights = torch.exp(-(own.cumsum(-1) - own)) * (1 - torch.exp(-own))
+    padded = torch.nn.functional.pad(weights, (1, 1))
+    weights = torch.maximum(weights, torch.maximum(padded[:, :-2], padded[:, 2:]) / 2)
+    total = weights.sum(-1, keepdim=True)
+    even = edges.diff(dim=-1)
+    mass = torch.where(total > 1e-3, (1 - uniform) * weights / total.clamp(min=1e-3) + uniform * even, even)
+    cumulative = torch.nn.functional.pad(mass.cumsum(-1), (1, 0))
+    wanted = (torch.arange(fine + 1) + moves[:, 1:]) / (fine + 1) * cumulative[:, -1:]
+    above = torch.searchsorted(cumulative, wanted.contiguous(), right=True).clamp(1, coarse)
+    low, high = cumulative.gather(1, above - 1), cumulative.gather(1, above)
+    share = ((wanted - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    cuts = torch.lerp(edges.gather(1, above - 1), edges.gather(1, above), share)
+    *arrays, points = between(cuts)
+    return *(array.reshape(-1) for array in arrays), points

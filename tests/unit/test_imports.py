@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "memory": set(),
     "metrics": {"io"},
     "native": set(),
-    "nerf": {"io", "native"},
+    "nerf": {"draws", "io", "native"},
     "optim": {"native"},
     "paths": set(),
     "pipeline": {

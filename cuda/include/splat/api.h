@@ -222,6 +222,38 @@ typedef struct {
     const float* distortion;  // [rays], optional
 } splat_ray_cotangents;
 
+// Where a field lives: a box, or all of space around a ball (splat/space.h).
+typedef struct {
+    int32_t ball;
+    float low[3];   // corner of the box, or centre of the ball
+    float high[3];  // opposite corner, or three times the radius
+} splat_space;
+
+// How densely rays are sampled: `coarse` even parts, whose weights follow from the densities that are remembered, say where
+// `fine` samples lie; `uniform` of these are spread over all of the ray.
+typedef struct {
+    int32_t cells;         // of the remembered densities, along each side of the unit cube
+    int32_t coarse, fine;  // coarse: 1 to 1024
+    float uniform;         // in [0, 1]
+    float near;            // scene units, >= 0: rays begin at this distance
+} splat_sampling;
+
+typedef struct {
+    float* length;    // [rays, fine] scene units
+    float* distance;  // [rays, fine] of the middle, scene units
+    float* middle;    // [rays, fine] in the coordinate of the distortion loss
+    float* extent;    // [rays, fine] length in that coordinate
+    float* points;    // [rays, fine, 3] world coordinates of the middles
+} splat_ray_samples;
+
+// unit [n, 3] of points [n, 3].
+SPLAT_API int splat_cpu_space_unit(const splat_space*, const float* points, int64_t n, float* unit);
+// density [cells^3], x fastest, remembers values [n] at points [n, 3], point by point: density += rate (value - density).
+SPLAT_API int splat_cpu_occupancy_put(const splat_space*, int cells, const float* points, const float* values, int64_t n, float rate,
+                                      float* density);
+// Samples along rays (origins, unit directions [rays, 3]); shifts [rays, 2] in [0, 1) move the parts of each, NULL: 1/2.
+SPLAT_API int splat_cpu_ray_samples(const splat_space*, const splat_sampling*, const float* density, const float* origins,
+                                    const float* directions, int64_t rays, const float* shifts, const splat_ray_samples*);
 // encoded [n, 2 levels]: trilinear features of points [n, 3] in the unit cube; points outside count as the nearest inside.
 SPLAT_API int splat_cpu_grid(const splat_grid*, const float* table, const float* points, int64_t n, float* encoded);
 // v_table [sum of rows, 2]: written, not added to. Every entry is summed in the order of the points.

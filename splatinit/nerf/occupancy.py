@@ -1,0 +1,59 @@
+"""Densities that a fit remembers, so that the next rays are sampled where something is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .. import native
+from .field import Field
+
+CELLS = 128  # along each side of the unit cube: 8 MB
+BATCH = 2**17  # cells that are looked at together
+UNKNOWN = 0.5  # density times the space's size, before anything is known: light passes, and all of a ray is looked at
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """Attributes: density [c, c, c] per scene unit, of the cells (z, y, x) of the unit cube of a field.
+
+    In place of instant-ngp's occupancy bits (Müller et al. 2022, section 5.4): these skip what is empty, densities also
+    say which of what is not empty hides the rest, so that a ray needs no pass through the field to be sampled by
+    weight.
+    """
+
+    density: torch.Tensor
+
+    @classmethod
+    def unknown(cls, size: float, cells: int = CELLS) -> Occupancy:
+        """Of a field of which nothing is known, in a space of ``size`` scene units."""
+        return cls(torch.full((cells, cells, cells), UNKNOWN / size))
+
+    @classmethod
+    def of(cls, field: Field, cells: int = CELLS) -> Occupancy:
+        """The field's own densities at the middles of the cells."""
+        made = cls.unknown(field.space.size, cells)
+        flat = made.density.reshape(-1)
+        for first in range(0, len(flat), BATCH):
+            at = torch.arange(first, min(first + BATCH, len(flat)))
+            flat[at] = field.density(field.space.world(_places(at, cells) + 0.5 / cells)).detach()
+        return made
+
+    def remember(self, field: Field, points: torch.Tensor, density: torch.Tensor, rate: float) -> None:
+        """Move what is known of the cells of points [n, 3] towards ``density`` [n]; each moves it by ``rate``."""
+        native.occupancy_put_(field.space.arg, self.density, points, density.detach(), rate)
+
+    def explore(self, field: Field, count: int, rate: float, generator: torch.Generator) -> None:
+        """Look at ``count`` random cells, that what no ray meets is not believed for good."""
+        cells = self.density.shape[0]
+        at = torch.randint(self.density.numel(), (count,), generator=generator)
+        unit = _places(at, cells) + torch.rand(count, 3, generator=generator) / cells
+        with torch.no_grad():
+            points = field.space.world(unit)
+            self.remember(field, points, field.density(points), rate)
+
+
+def _places(at: torch.Tensor, cells: int) -> torch.Tensor:
+    """Corners [n, 3] in the unit cube of the cells with the indices [n]."""
+    return torch.stack([at % cells, at // cells % cells, at // cells**2], dim=-1) / cells
