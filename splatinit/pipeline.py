@@ -42,6 +42,7 @@ from .types import Camera, DepthPrior, Gaussians, ImageSet, Initialization, Poin
 
 if TYPE_CHECKING:
     from .evaluation import EvalReport
+    from .nerf import Field
     from .training import TrainResult
 
 
@@ -86,14 +87,21 @@ def pose(
 
 
 def initialize(
-    scene: Scene, init: str | Choice = "sfm", *, seed: int = 0, progress: Progress = Silent(), **settings: Any
+    scene: Scene,
+    init: str | Choice = "sfm",
+    *,
+    seed: int = 0,
+    work_dir: Path | None = None,
+    progress: Progress = Silent(),
+    **settings: Any,
 ) -> Initialization:
     """Scene → Initialization, by the initializer called ``init``; ``settings`` are the fields of its config.
 
     ``a+b`` is the union of several, whose settings are given by name: ``initialize(scene, "sfm+random",
-    random={"count": 5000})``.
+    random={"count": 5000})``. ``work_dir`` keeps what takes long, so that the same call goes on after an interrupt.
     """
-    start = _make(INITIALIZERS, init, settings).initialize(scene, seed=seed, progress=progress)
+    made = _make(INITIALIZERS, init, settings)
+    start = made.initialize(scene, seed=seed, progress=progress, work_dir=work_dir)
     start.points.check("initialization")
     return start
 
@@ -200,6 +208,28 @@ def render(
         for done, image in enumerate(images, 1):
             yield image
             progress.advance(done)
+    progress.finish(f"{len(cameras)} images")
+
+
+def render_field(
+    field: Field,
+    cameras: Sequence[Camera],
+    *,
+    background: tuple[float, float, float] | None = None,
+    progress: Progress = Silent(),
+) -> Iterator[np.ndarray]:
+    """As :func:`render`, of a radiance field (:func:`splatinit.nerf.load_field`)."""
+    from . import frames
+    from .nerf import Occupancy, picture
+
+    environment.use_threads()
+    colour = np.array(background or (0.0, 0.0, 0.0), dtype=np.float32)
+    occupancy = Occupancy.of(field)
+    progress.start("render", len(cameras))
+    for done, camera in enumerate(cameras, 1):
+        seen = picture(field, camera, occupancy)
+        yield frames.quantised(seen.rgb.numpy() + (1 - seen.opacity.numpy())[..., None] * colour)
+        progress.advance(done)
     progress.finish(f"{len(cameras)} images")
 
 
@@ -393,7 +423,13 @@ class _Line:
 
     def start(self) -> Initialization:
         def compute() -> tuple[list[Path], dict[str, Any]]:
-            begun = initialize(self.scene, self.config.init, seed=self.config.seed, progress=self.progress)
+            begun = initialize(
+                self.scene,
+                self.config.init,
+                seed=self.config.seed,
+                work_dir=self.folder.start_work,
+                progress=self.progress,
+            )
             return self.folder.write_start(begun), {"points": len(begun.points)}
 
         self.stages.do("init", compute)

@@ -308,6 +308,14 @@ class DepthPrior:
     confidence: np.ndarray
 
 
+class Attachment(Protocol):
+    """Something that an initializer made on the way, and that can be used again."""
+
+    def save(self, path: Path) -> None:
+        """Write it to ``path``, atomically."""
+        ...
+
+
 @dataclass(frozen=True)
 class Initialization:
     """Where the Gaussians start: points, optional depth priors, what it cost and how it was made.
@@ -319,6 +327,7 @@ class Initialization:
         peak_memory_mb: of the process while the initializer ran.
         recipe: name and settings of the initializer, as plain JSON-able values.
         notes: human-readable remarks ("floor added because ...").
+        attachments: file name → what a run keeps under that name beside the points; not read back with them.
     """
 
     points: PointCloud
@@ -327,6 +336,7 @@ class Initialization:
     peak_memory_mb: float = 0.0
     recipe: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    attachments: Mapping[str, Attachment] = field(default_factory=dict)
 
 
 # --------------------------------------------------------------------------------------------------------- Gaussians

@@ -30,6 +30,7 @@ from .options import (
     InitOption,
     MasksOption,
     MaxSizeOption,
+    NerfSecondsOption,
     OutOption,
     OutsideOption,
     PairSceneArgument,
@@ -47,6 +48,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..config import RunConfig
+    from ..nerf import Field
     from ..pipeline import RunResult
     from ..types import Gaussians, Scene
 
@@ -84,6 +86,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
 
 # ------------------------------------------------------------------------------------------------------------ errors
 def command(name: str, panel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -133,6 +136,7 @@ def run(
     settings: SettingsArgument = None,
     init: InitOption = None,
     points: PointsOption = None,
+    nerf_seconds: NerfSecondsOption = None,
     config: ConfigOption = None,
     out: OutOption = None,
     max_size: MaxSizeOption = None,
@@ -166,7 +170,7 @@ def run(
         *reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside),
         *run_settings(init=init, steps=steps, seed=seed, backend=backend),
     ]
-    _run_and_show(scene, out, _config(config, options, settings, points), profile)
+    _run_and_show(scene, out, _config(config, options, settings, points, nerf_seconds), profile)
 
 
 @command("init", "The line")
@@ -175,6 +179,7 @@ def init(
     settings: SettingsArgument = None,
     init: InitOption = None,
     points: PointsOption = None,
+    nerf_seconds: NerfSecondsOption = None,
     config: ConfigOption = None,
     out: OutOption = None,
     max_size: MaxSizeOption = None,
@@ -208,7 +213,7 @@ def init(
     from .tables import show_start
 
     reading = reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside)
-    chosen = _config(config, [*reading, *run_settings(init=init, seed=seed)], settings, points)
+    chosen = _config(config, [*reading, *run_settings(init=init, seed=seed)], settings, points, nerf_seconds)
     result, _ = watched(
         lambda progress, stop: pipeline.start(scene, out, config=chosen, with_images=images, progress=progress),
     )
@@ -362,11 +367,20 @@ def render(
             min=1,
         ),
     ] = None,
+    field: Annotated[
+        bool,
+        typer.Option(
+            "--field",
+            help="Draw the radiance field that a run with [cyan]--init nerf[/] drew its points from, in place of the "
+            "splat.",
+        ),
+    ] = False,
     backend: BackendOption = None,
 ) -> None:
     """Draw a splat along a camera path or from given views, to MP4 or PNG.
 
-    A run folder knows its scene. A .ply alone can be orbited, or follow a JSON file of cameras.
+    A run folder knows its scene. A .ply alone can be orbited, or follow a JSON file of cameras. With --field, the
+    target is a run folder or a field.safetensors, and the field is drawn.
 
     [bold]Examples[/]
 
@@ -374,23 +388,22 @@ def render(
       splatinit render runs/fox-sfm -p test -o renders/          [dim]the test views as PNG[/]
       splatinit render any.ply -p orbit --frames 240 -o turn.mp4 [dim]a turn around a splat without its scene[/]
     """
-    from .rendering import render_to_files
+    from .rendering import RadianceField, Splat, render_to_files
     from .tables import show_files
 
     chosen = _saved_or_new_config(target, None, run_settings(backend=backend))
 
     def work(progress: Any, stop: Any) -> Any:
-        gaussians = _load_gaussians(target)
+        subject = RadianceField(_load_field(target)) if field else Splat(_load_gaussians(target), chosen.raster)
         posed = _load_scene(target, scene, chosen, progress) if target.is_dir() or scene is not None else None
         return render_to_files(
-            gaussians,
+            subject,
             posed,
             path=path,
             out=out,
             frames=frames,
             fps=fps,
             max_size=max_size,
-            raster=chosen.raster,
             progress=progress,
         )
 
@@ -577,13 +590,20 @@ def doctor() -> None:
 
 # ----------------------------------------------------------------------------------------------------------- plumbing
 def _config(
-    presets: Sequence[str] | None, options: Sequence[str], settings: Sequence[str] | None, points: str | None = None
+    presets: Sequence[str] | None,
+    options: Sequence[str],
+    settings: Sequence[str] | None,
+    points: str | None = None,
+    nerf_seconds: float | None = None,
 ) -> RunConfig:
     from ..config import SECTIONS, build_config, field_types, load_preset, parse_overrides
 
     layers = [load_preset(name) for name in presets or ()]
     typed = [*options, *(settings or ())]
     chosen = build_config(*layers, parse_overrides(typed))
+    if nerf_seconds is not None:
+        typed.append(f"{_nerf_key(chosen, nerf_seconds)}={nerf_seconds!r}")
+        chosen = build_config(*layers, parse_overrides(typed))
     if points is None:
         return chosen
     # Presets choose the initializer too, so that only a whole config tells which it is.
@@ -602,6 +622,18 @@ def _config(
             hint="Leave --points out, or add init.per_reference=none.",
         )
     return build_config(*layers, parse_overrides([*typed, f"init.count={point_count(points)}"]))
+
+
+def _nerf_key(chosen: RunConfig, seconds: float) -> str:
+    """The setting that ``--nerf-seconds`` is short for. Raises ConfigError where no field is fitted."""
+    if chosen.init.name == "nerf":
+        return "init.seconds"
+    if "nerf" in getattr(chosen.init.settings, "of", ()):
+        return "init.nerf.seconds"
+    raise ConfigError(
+        f"--nerf-seconds: got {seconds:g} for the initializer '{chosen.init.name}', which fits no radiance field.",
+        hint="Leave --nerf-seconds out, or choose --init nerf.",
+    )
 
 
 def _run_and_show(scene: Path, out: Path | None, config: RunConfig, profile: bool) -> None:
@@ -679,6 +711,17 @@ def _load_gaussians(target: Path) -> Gaussians:
         hint = "The run is not finished: give its `splatinit run` command again." if target.is_dir() else None
         raise ConfigError(f"{file} does not exist.", hint=hint, path=file)
     return read_splat_ply(file)
+
+
+def _load_field(target: Path) -> Field:
+    from ..io.runs import find_run
+    from ..nerf import load_field
+
+    file = find_run(target).field if target.is_dir() else target
+    if not file.is_file():
+        hint = "Runs with --init nerf keep one, once their start is finished." if target.is_dir() else None
+        raise ConfigError(f"{file} does not exist.", hint=hint, path=file)
+    return load_field(file)
 
 
 def _load_scene(target: Path, scene: Path | None, config: RunConfig, progress: Any) -> Scene:

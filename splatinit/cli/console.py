@@ -220,9 +220,7 @@ class Interrupts:
         os._exit(128 + signum)
 
 
-def watched(
-    work: Callable[[ConsoleProgress, Interrupts], Any], *, resumes: bool = True
-) -> tuple[Any, int | None]:
+def watched(work: Callable[[ConsoleProgress, Interrupts], Any], *, resumes: bool = True) -> tuple[Any, int | None]:
     """Run ``work(progress, stop)``, signals caught: its result, and the signal that stopped it."""
     with ConsoleProgress(make_console(stderr=True)) as progress, Interrupts(progress, resumes=resumes) as stop:
         try:

@@ -46,8 +46,18 @@ PointsOption = Annotated[
         metavar="N",
         show_default="the initializer's",
         help="How many points to start from ([cyan]50000[/], [cyan]200k[/], [cyan]1.5M[/]), where the initializer "
-        "takes a number: [cyan]dense[/], [cyan]random[/], [cyan]depth[/], [cyan]file[/]. "
+        "takes a number: [cyan]dense[/], [cyan]random[/], [cyan]nerf[/], [cyan]depth[/], [cyan]file[/]. "
         "Short for [cyan]init.count=N[/].",
+    ),
+]
+NerfSecondsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--nerf-seconds",
+        metavar="SECONDS",
+        show_default="1000 steps",
+        help="With [cyan]--init nerf[/]: how long its radiance field is fitted. Short for "
+        "[cyan]init.seconds=SECONDS[/]; the clock ends no two fits alike, [cyan]init.steps=N[/] does.",
     ),
 ]
 ConfigOption = Annotated[

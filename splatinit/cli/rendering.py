@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from ..progress import Progress
 from ..registry import nearest
 from ..types import Camera, Gaussians, Scene
 
+if TYPE_CHECKING:
+    from ..nerf import Field
+
 MOVING = ("through", "orbit")
 VIEWS = ("test", "train", "all")
 # Where neither scene nor file says how large: the usual small video.
@@ -25,8 +30,51 @@ DEFAULT_SIZE = (960, 540)
 PNG_THREADS = 4  # at most: beyond that the engine, which feeds them, is the limit
 
 
+class Subject(Protocol):
+    """What is drawn."""
+
+    def images(self, cameras: Sequence[Camera], background: tuple[float, float, float] | None) -> Generator[np.ndarray]:
+        """[h, w, 3] uint8 of each camera."""
+        ...
+
+    def around(self, frames: int) -> list[Camera]:
+        """A turn around it, where no scene is known."""
+        ...
+
+
+@dataclass(frozen=True)
+class Splat:
+    """Gaussians, drawn by the backend ``raster``."""
+
+    gaussians: Gaussians
+    raster: Choice
+
+    def images(self, cameras, background):
+        return pipeline.render(self.gaussians, cameras, raster=self.raster, background=background)
+
+    def around(self, frames):
+        width, height = DEFAULT_SIZE
+        return paths.around_gaussians(self.gaussians, frames, width=width, height=height)
+
+
+@dataclass(frozen=True)
+class RadianceField:
+    """The field of an ``nerf`` start."""
+
+    field: Field
+
+    def images(self, cameras, background):
+        return pipeline.render_field(self.field, cameras, background=background)
+
+    def around(self, frames):
+        raise ConfigError(
+            "A radiance field alone cannot be orbited: which part of it is the scene, its cameras tell.",
+            hint="Name the scene as well: splatinit render field.safetensors SCENE --field",
+        )
+
+
 def render_to_files(
-    gaussians: Gaussians,
+    subject: Subject,
     scene: Scene | None,
     *,
     path: str,
@@ -34,14 +82,13 @@ def render_to_files(
     frames: int,
     fps: int,
     max_size: int | None,
-    raster: Choice,
     progress: Progress,
 ) -> list[Path]:
-    """Draw ``gaussians`` along ``path`` and write a video or PNG files; returns what was written.
+    """Draw ``subject`` along ``path`` and write a video or PNG files; returns what was written.
 
     Raises ConfigError for a path that does not exist, or that needs a scene where there is none.
     """
-    names, cameras = choose_cameras(gaussians, scene, path, frames)
+    names, cameras = choose_cameras(subject, scene, path, frames)
     if max_size is not None:
         cameras = [_scaled(camera, max_size) for camera in cameras]
     views = names is not None
@@ -57,7 +104,7 @@ def render_to_files(
     threads = environment.wanted_threads() or environment.cores()
     pace = Pace(progress, len(cameras))
     # Closed in any case, so that after an error or Ctrl-C nothing goes on being drawn.
-    with closing(pipeline.render(gaussians, cameras, raster=raster, background=background)) as images:
+    with closing(subject.images(cameras, background)) as images:
         if film:
             write_video(out, pace.told(images), fps, threads=threads)
             written = [out]
@@ -102,15 +149,14 @@ def _png_names(names: list[str]) -> list[Path]:
 
 
 def choose_cameras(
-    gaussians: Gaussians, scene: Scene | None, path: str, frames: int
+    subject: Subject, scene: Scene | None, path: str, frames: int
 ) -> tuple[list[str] | None, list[Camera]]:
     """The cameras that ``path`` means, and their names where they are views of the scene."""
     if path.endswith(".json"):
         return None, read_cameras(Path(path))
     if scene is None:
         if path == "orbit":
-            width, height = DEFAULT_SIZE
-            return None, paths.around_gaussians(gaussians, frames, width=width, height=height)
+            return None, subject.around(frames)
         raise ConfigError(
             f"--path {path} follows the cameras of a scene, and none is given.",
             hint="Name the scene as well, or use --path orbit or a JSON file of cameras.",

@@ -102,6 +102,16 @@ INITIALIZERS.register(
 )
 INITIALIZERS.register(
     InitializerSpec(
+        name="nerf",
+        impl="splatinit.initializers.nerf.initializer:Nerf",
+        config="splatinit.initializers.nerf.config:NerfConfig",
+        summary="points drawn from a small radiance field that is fitted to the posed photos first; needs no points",
+        source="Foroutan et al. 2024, arXiv:2404.12547; its constants are unpublished, those here are ours",
+        status="complete; the field is a hash grid on the CPU",
+    )
+)
+INITIALIZERS.register(
+    InitializerSpec(
         name="union",
         impl="splatinit.initializers.union:Union",
         config="splatinit.initializers.union:UnionConfig",

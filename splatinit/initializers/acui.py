@@ -9,6 +9,7 @@ The authors' radiative model, without view dependence, is seeding.sh_degree=0.
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -26,7 +27,9 @@ class Acui:
     def __init__(self, config: CuboidConfig = CuboidConfig()) -> None:
         self.config = config
 
-    def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
+    def initialize(
+        self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
+    ) -> Initialization:
         """Raises SceneError where the cameras do not look at a common place, OutOfMemory when there is no room for so
         many points, and what decoding the photos does where they have transparent or masked pixels."""
         config = self.config

@@ -18,8 +18,14 @@ from ..types import Initialization, Scene
 class Initializer(Protocol):
     """Scene → Initialization. Built with its config; the same scene, config and seed give the same points."""
 
-    def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
-        """The start for ``scene``. ``seed`` ≥ 0 feeds a generator of its own; no global generator is touched."""
+    def initialize(
+        self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
+    ) -> Initialization:
+        """The start for ``scene``. ``seed`` ≥ 0 feeds a generator of its own; no global generator is touched.
+
+        ``work_dir``: folder where what takes long may be kept while it is made, so that the same call goes on after it
+        was interrupted. Whoever gives it removes it afterwards.
+        """
         ...
 
 

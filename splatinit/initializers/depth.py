@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -54,7 +55,9 @@ class Depth:
     def __init__(self, config: DepthConfig = DepthConfig()) -> None:
         self.config = config
 
-    def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
+    def initialize(
+        self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
+    ) -> Initialization:
         """Raises BadPoints when no training photo has a depth map, or none has a usable pixel."""
         config = self.config
         views = [view for view in scene.train if view.photo.has_depth]

@@ -109,7 +109,9 @@ class File:
     def __init__(self, config: FileConfig = FileConfig()) -> None:
         self.config = config
 
-    def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
+    def initialize(
+        self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
+    ) -> Initialization:
         """Raises ConfigError without a path, FormatError for a file that is none, BadPoints for unusable points."""
         config, path = self.config, self.config.path
         if path is None:

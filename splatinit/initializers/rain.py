@@ -8,6 +8,7 @@ much of every photo and learns its coarse colours first.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from ..errors import ConfigError
 from ..progress import Progress
@@ -40,7 +41,9 @@ class Rain:
     def __init__(self, config: RainConfig = RainConfig()) -> None:
         self.config = config
 
-    def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
+    def initialize(
+        self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
+    ) -> Initialization:
         """Raises SceneError when the cameras span no volume."""
         cube = RandomConfig(volume="cameras", colour="random", count=self.config.count, size=self.config.size)
         begun = Random(cube).initialize(scene, seed=seed, progress=progress)

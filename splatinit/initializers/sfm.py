@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..errors import BadPoints
 from ..progress import Progress
 from ..types import Initialization, Scene
@@ -11,7 +13,9 @@ from .base import CostMeter
 class Sfm:
     """All points of the scene with their colours, as 3DGS starts (Kerbl et al. 2023, §4). The seed has no effect."""
 
-    def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
+    def initialize(
+        self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
+    ) -> Initialization:
         """Raises BadPoints when the poser left no points, or when they are not finite."""
         with CostMeter() as cost, cost.stage("points"):
             if scene.points is None:

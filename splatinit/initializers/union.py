@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,10 +74,12 @@ class Union:
     def __init__(self, config: UnionConfig = UnionConfig()) -> None:
         self.config = config
 
-    def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
+    def initialize(
+        self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
+    ) -> Initialization:
         """Raises what the parts raise, with their settings called as they are here (init.random.count)."""
         config = self.config
-        starts = [self._start(name, scene, seed, progress) for name in config.of]
+        starts = [self._start(name, scene, seed, progress, work_dir) for name in config.of]
         seconds = {
             f"{name}/{stage}": value
             for name, start in zip(config.of, starts, strict=True)
@@ -119,13 +122,21 @@ class Union:
                 "parts": [dict(start.recipe) for start in starts],
             },
             notes=tuple(notes),
+            attachments={
+                f"{name}-{file}": attached
+                for name, start in zip(config.of, starts, strict=True)
+                for file, attached in start.attachments.items()
+            },
         )
 
-    def _start(self, name: str, scene: Scene, seed: int, progress: Progress) -> Initialization:
+    def _start(self, name: str, scene: Scene, seed: int, progress: Progress, work_dir: Path | None) -> Initialization:
         from . import make_initializer
 
+        own = None if work_dir is None else work_dir / name
         try:
-            start = make_initializer(name, self.config.parts.get(name)).initialize(scene, seed=seed, progress=progress)
+            start = make_initializer(name, self.config.parts.get(name)).initialize(
+                scene, seed=seed, progress=progress, work_dir=own
+            )
             start.points.check(f"the part '{name}' of the union")
         except SplatinitError as error:
             hint = None if error.hint is None else renamed(error.hint, name)

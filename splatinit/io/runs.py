@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -71,6 +72,16 @@ class RunFolder:
         return self.root / "init" / "stats.json"
 
     @property
+    def field(self) -> Path:
+        """The radiance field that the start was drawn from, where it was."""
+        return self.root / "init" / "field.safetensors"
+
+    @property
+    def start_work(self) -> Path:
+        """What an initializer that was interrupted goes on from."""
+        return self.root / "init" / "work"
+
+    @property
     def start_model(self) -> Path:
         return self.root / "init" / "sparse" / "0"
 
@@ -119,7 +130,8 @@ class RunFolder:
 
     # --------------------------------------------------------------------------------------------------- the start
     def write_start(self, start: Initialization) -> list[Path]:
-        """``init/``: the points, the depth priors, and how they were made (stats.json last: it says "complete").
+        """``init/``: the points, the depth priors, attachments, and how they were made (stats.json last: it says
+        "complete"). What the initializer kept on the way is removed.
 
         Returns the files.
         """
@@ -139,8 +151,12 @@ class RunFolder:
             "notes": list(start.notes),
             "depth_priors": files,
         }
+        attached = [self.start_stats.parent / name for name in start.attachments]
+        for path, made in zip(attached, start.attachments.values(), strict=True):
+            made.save(path)
         write_json(self.start_stats, stats)
-        return [self.points, *(self.depths / name for name in files.values()), self.start_stats]
+        shutil.rmtree(self.start_work, ignore_errors=True)
+        return [self.points, *(self.depths / name for name in files.values()), *attached, self.start_stats]
 
     def read_start(self) -> Initialization:
         """What :meth:`write_start` wrote. Raises FormatError when a file of it is damaged."""

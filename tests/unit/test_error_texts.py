@@ -215,15 +215,14 @@ def test_no_video_encoder(tmp_path, monkeypatch):
 def test_render_of_views(tmp_path, monkeypatch):
     scene = tiny.scene()
     monkeypatch.setattr(pipeline, "render", lambda *_, **__: [])
-    model = tiny.random_model(2, 0)
     with says(ConfigError, "--path test: the scene has no such views"):
-        rendering.choose_cameras(model, SimpleNamespace(views=scene.train, train=scene.train, test=()), "test", 3)
+        rendering.choose_cameras(None, SimpleNamespace(views=scene.train, train=scene.train, test=()), "test", 3)
     small = SimpleNamespace(name="b", camera=scene.train[0].camera.resized(7, 6))
     views = SimpleNamespace(views=(scene.train[0], small), train=(scene.train[0], small), test=(), background=None)
     monkeypatch.setattr(rendering, "choose_cameras", lambda *_: (["a", "b"], [view.camera for view in views.train]))
     with says(ConfigError, "These views have different sizes, and a video has one.\n.*Give a folder as --out"):
         arguments = {"path": "train", "frames": 2, "max_size": None, "out": tmp_path / "a.mp4", "fps": 5}
-        rendering.render_to_files(model, views, raster=None, progress=Silent(), **arguments)
+        rendering.render_to_files(None, views, progress=Silent(), **arguments)
 
 
 def test_demo_steps(tmp_path):

@@ -12,6 +12,7 @@ from splatinit.errors import BadPoints, ConfigError, SceneError
 from splatinit.initializers import INITIALIZERS, make_initializer, needs_points
 from splatinit.initializers.dense import DenseConfig
 from splatinit.initializers.file import File, FileConfig
+from splatinit.initializers.nerf.config import NerfConfig
 from splatinit.initializers.rain import Rain, RainConfig
 from splatinit.initializers.random import Random, RandomConfig
 from splatinit.initializers.sfm import Sfm
@@ -167,7 +168,8 @@ def test_every_registered_initializer_can_be_built_and_run(tmp_path):
     with stereo.registered() as matcher:  # nothing can be matched in grey photos
         needed = {"file": FileConfig(path=tmp_path / "points.ply"), "dense": DenseConfig(matcher=matcher, count=100)}
         needed["union"] = UnionConfig(parts={"random": RandomConfig(count=100)})
-        scenes = {"dense": stereo.scene(stereo.row(3))}
+        needed["nerf"] = NerfConfig(steps=30, rays=128, count=50)
+        scenes = {"dense": stereo.scene(stereo.row(3)), "nerf": stereo.scene(stereo.row(3))}
         for spec in INITIALIZERS:
             initializer = make_initializer(spec.name, needed.get(spec.name))
             begun_with = scenes.get(spec.name, scene(CENTERS, POINTS, photo=GreyPhoto()))

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -56,7 +57,9 @@ class Dense:
         make = MATCHERS.load(config.matcher)
         self._matcher: Matcher = make() if settings is None else make(settings)
 
-    def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
+    def initialize(
+        self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
+    ) -> Initialization:
         """Raises SceneError when there is one photo or none has a neighbour with a baseline, BadPoints when no match
         becomes a point, OutOfMemory when there is no room for so many points, and what reading a photo and the
         matcher raise."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -28,7 +29,9 @@ class Random:
     def __init__(self, config: RandomConfig = RandomConfig()) -> None:
         self.config = config
 
-    def initialize(self, scene: Scene, *, seed: int, progress: Progress) -> Initialization:
+    def initialize(
+        self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
+    ) -> Initialization:
         """Raises SceneError when the cameras span no volume or do not overlap, BadPoints when the points' box is asked
         for and absent, OutOfMemory when there is no room for so many points, and what decoding the photos does where
         colours come from them."""
