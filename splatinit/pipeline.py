@@ -211,6 +211,13 @@ def render(
     progress.finish(f"{len(cameras)} images")
 
 
+def load_field(path: Path | str) -> Field:
+    """A radiance field that a run with ``nerf`` kept (``init/field.safetensors``). Raises FormatError."""
+    from .nerf import load_field as load
+
+    return load(Path(path))
+
+
 def render_field(
     field: Field,
     cameras: Sequence[Camera],
@@ -218,16 +225,15 @@ def render_field(
     background: tuple[float, float, float] | None = None,
     progress: Progress = Silent(),
 ) -> Iterator[np.ndarray]:
-    """As :func:`render`, of a radiance field (:func:`splatinit.nerf.load_field`)."""
+    """As :func:`render`, of a radiance field (:func:`load_field`)."""
     from . import frames
-    from .nerf import Occupancy, picture
+    from .nerf import picture
 
     environment.use_threads()
     colour = np.array(background or (0.0, 0.0, 0.0), dtype=np.float32)
-    occupancy = Occupancy.of(field)
     progress.start("render", len(cameras))
     for done, camera in enumerate(cameras, 1):
-        seen = picture(field, camera, occupancy)
+        seen = picture(field, camera)
         yield frames.quantised(seen.rgb.numpy() + (1 - seen.opacity.numpy())[..., None] * colour)
         progress.advance(done)
     progress.finish(f"{len(cameras)} images")

@@ -714,14 +714,14 @@ def _load_gaussians(target: Path) -> Gaussians:
 
 
 def _load_field(target: Path) -> Field:
+    from .. import pipeline
     from ..io.runs import find_run
-    from ..nerf import load_field
 
     file = find_run(target).field if target.is_dir() else target
     if not file.is_file():
         hint = "Runs with --init nerf keep one, once their start is finished." if target.is_dir() else None
         raise ConfigError(f"{file} does not exist.", hint=hint, path=file)
-    return load_field(file)
+    return pipeline.load_field(file)
 
 
 def _load_scene(target: Path, scene: Path | None, config: RunConfig, progress: Any) -> Scene:

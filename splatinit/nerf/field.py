@@ -14,6 +14,7 @@ from ..errors import FormatError
 from ..io.atomic import atomic_path
 from ..native import HashGrid, Mlp, sh_basis
 from .kernels import grid_features, mlp_outputs
+from .occupancy import Occupancy
 from .space import Ball, Box, Space, in_unit_cube
 
 _KINDS = {"box": Box, "ball": Ball}
@@ -23,11 +24,15 @@ _LOG_DENSITY_MAX = 11.0  # e^11 per size of the space: opaque within a ten-thous
 class Field(Protocol):
     """Density and colour at points of the world.
 
-    Attributes: ``near``: scene units from a camera at which its rays begin; nearer the field knows nothing.
+    Attributes:
+        space: where it lives.
+        near: scene units from a camera at which its rays begin; nearer the field knows nothing.
+        occupancy: what is remembered of its densities, by which rays are sampled.
     """
 
     space: Space
     near: float
+    occupancy: Occupancy
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """What is fitted: name → leaf tensor."""
@@ -90,6 +95,7 @@ class HashField:
 
     def __init__(self, config: HashFieldConfig, space: Space, seed: int = 0, near: float = 0.0) -> None:
         self.config, self.space, self.near = config, space, near
+        self.occupancy = Occupancy.unknown(space.size)
         generator = torch.Generator().manual_seed(seed)
         # Müller et al. 2022, section 4: entries are uniform within ±1e-4; layers after Glorot & Bengio 2010.
         self.table = (torch.rand(config.grid.size, 2, generator=generator) * 2 - 1) * 1e-4
@@ -123,6 +129,8 @@ class HashField:
         kind = next(name for name, cls in _KINDS.items() if isinstance(self.space, cls))
         facts = {"field": asdict(self.config), "space": {"kind": kind, **asdict(self.space)}, "near": self.near}
         tensors = {name: tensor.detach() for name, tensor in self.parameters().items()}
+        # Densities times the space's size are at most e^11, which half precision holds.
+        tensors["occupancy"] = (self.occupancy.density * self.space.size).half()
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata={"splatinit.field": json.dumps(facts)})
 
@@ -152,7 +160,7 @@ def load_field(path: Path) -> HashField:
             shape = _KINDS[space.pop("kind")]
             laid = shape(**{name: _frozen(value) for name, value in space.items()})
             field = HashField(HashFieldConfig(**facts["field"]), laid, near=float(facts["near"]))
-            expected = field.parameters()
+            expected = {**field.parameters(), "occupancy": field.occupancy.density.half()}
             tensors = {name: file.get_tensor(name) for name in expected}
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(
@@ -162,10 +170,14 @@ def load_field(path: Path) -> HashField:
         want = expected[name]
         if tensor.shape != want.shape or tensor.dtype != want.dtype or not tensor.isfinite().all():
             raise FormatError(
-                f"{path}: '{name}' must be {list(want.shape)} finite float32, got {list(tensor.shape)} "
+                f"{path}: '{name}' must be {list(want.shape)} finite {str(want.dtype).removeprefix('torch.')}, got "
+                f"{list(tensor.shape)} "
                 f"{str(tensor.dtype).removeprefix('torch.')}.",
                 hint=hint,
                 path=path,
             )
-        setattr(field, name, tensor.clone().requires_grad_(True))
+        if name == "occupancy":
+            field.occupancy.density.copy_(tensor.float() / field.space.size)
+        else:
+            setattr(field, name, tensor.clone().requires_grad_(True))
     return field

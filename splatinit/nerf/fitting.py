@@ -17,7 +17,6 @@ from ..errors import ConfigError, TrainingError
 from ..io.atomic import atomic_path
 from ..native import adam_step_
 from .field import Field
-from .occupancy import Occupancy
 from .photos import Batch, Photos
 from .rendering import SamplingConfig, Seen, see
 
@@ -76,14 +75,12 @@ class FitResult:
     """What a fit took.
 
     Attributes:
-        occupancy: what it knows of the field's densities.
         steps: updates, and ``seconds`` they took, over all resumptions; ``resumed``: steps that were there already.
         loss: mean squared error of the colours, over about the last 50 steps.
         gains: [photos, 3] factors of the photos' colours, 1 without ``exposure``.
         notes: human-readable remarks.
     """
 
-    occupancy: Occupancy
     steps: int
     seconds: float
     resumed: int
@@ -128,9 +125,9 @@ def fit(
     while (over := config.done(state.step, state.seconds)) < 1:
         step = state.step + 1
         generator = seeded(random, seed, "nerf", step)
-        state.occupancy.explore(field, EXPLORED, REMEMBERED, generator)
+        field.occupancy.explore(field, EXPLORED, REMEMBERED, generator)
         batch = photos.draw(config.rays, generator)
-        seen = see(field, batch.rays, state.occupancy, config.sampling, generator)
+        seen = see(field, batch.rays, config.sampling, generator)
         colours = _error(seen, batch, photos.transparent, parameters.get("exposure"), generator)
         loss = colours + config.distortion * seen.distortion.mean()
         error = float(loss.detach())
@@ -140,7 +137,7 @@ def fit(
                 hint=f"Lower the rate (lr is {config.lr:g}), or look for broken poses with: splatinit check SCENE",
             )
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-        state.occupancy.remember(field, seen.points, seen.density, REMEMBERED)
+        field.occupancy.remember(field, seen.points, seen.density, REMEMBERED)
         rate = config.lr * (config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * over)) / 2)
         state.update(gradients, rate, float(colours.detach()))
         now = clock()
@@ -150,7 +147,7 @@ def fit(
             state.save(checkpoint, identity)
             saved = clock()
     gains = _gains(parameters.get("exposure"), len(photos))
-    return FitResult(state.occupancy, state.step, state.seconds, resumed, state.loss, gains, notes)
+    return FitResult(state.step, state.seconds, resumed, state.loss, gains, notes)
 
 
 def _error(
@@ -176,7 +173,7 @@ class _State:
 
     def __init__(self, field: Field, parameters: dict[str, torch.Tensor]) -> None:
         self.parameters = parameters
-        self.occupancy = Occupancy.unknown(field.space.size)
+        self.occupancy = field.occupancy
         self.moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
         self.step, self.seconds, self.loss = 0, 0.0, math.nan
 

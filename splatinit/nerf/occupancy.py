@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from .. import native
-from .field import Field
+
+if TYPE_CHECKING:
+    from .field import Field
 
 CELLS = 128  # along each side of the unit cube: 8 MB
-BATCH = 2**17  # cells that are looked at together
 UNKNOWN = 0.5  # density times the space's size, before anything is known: light passes, and all of a ray is looked at
 
 
@@ -30,16 +32,6 @@ class Occupancy:
         """Of a field of which nothing is known, in a space of ``size`` scene units."""
         return cls(torch.full((cells, cells, cells), UNKNOWN / size))
 
-    @classmethod
-    def of(cls, field: Field, cells: int = CELLS) -> Occupancy:
-        """The field's own densities at the middles of the cells."""
-        made = cls.unknown(field.space.size, cells)
-        flat = made.density.reshape(-1)
-        for first in range(0, len(flat), BATCH):
-            at = torch.arange(first, min(first + BATCH, len(flat)))
-            flat[at] = field.density(field.space.world(_places(at, cells) + 0.5 / cells)).detach()
-        return made
-
     def remember(self, field: Field, points: torch.Tensor, density: torch.Tensor, rate: float) -> None:
         """Move what is known of the cells of points [n, 3] towards ``density`` [n]; each moves it by ``rate``."""
         native.occupancy_put_(field.space.arg, self.density, points, density.detach(), rate)
@@ -48,12 +40,8 @@ class Occupancy:
         """Look at ``count`` random cells, that what no ray meets is not believed for good."""
         cells = self.density.shape[0]
         at = torch.randint(self.density.numel(), (count,), generator=generator)
-        unit = _places(at, cells) + torch.rand(count, 3, generator=generator) / cells
+        corner = torch.stack([at % cells, at // cells % cells, at // cells**2], dim=-1)
+        unit = (corner + torch.rand(count, 3, generator=generator)) / cells
         with torch.no_grad():
             points = field.space.world(unit)
             self.remember(field, points, field.density(points), rate)
-
-
-def _places(at: torch.Tensor, cells: int) -> torch.Tensor:
-    """Corners [n, 3] in the unit cube of the cells with the indices [n]."""
-    return torch.stack([at % cells, at // cells % cells, at // cells**2], dim=-1) / cells

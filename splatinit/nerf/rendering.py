@@ -13,7 +13,6 @@ from ..native import RaySamples
 from ..types import Camera
 from .field import Field
 from .kernels import ray_sums
-from .occupancy import Occupancy
 
 CHUNK = 4096  # rays that are rendered at once: 60 MB
 NOTHING = 1e-3  # opacity of a ray that meets nothing
@@ -99,7 +98,6 @@ def camera_rays(camera: Camera, pixels: torch.Tensor) -> Rays:
 def see(
     field: Field,
     rays: Rays,
-    occupancy: Occupancy,
     config: SamplingConfig = SamplingConfig(),
     generator: torch.Generator | None = None,
 ) -> Seen:
@@ -108,7 +106,7 @@ def see(
     shifts = None if generator is None else torch.rand(n, 2, generator=generator)
     length, distance, middle, extent, points = native.ray_samples(
         field.space.arg,
-        occupancy.density,
+        field.occupancy.density,
         rays.origins,
         rays.directions,
         shifts,
@@ -142,14 +140,14 @@ class Picture:
 
 
 @torch.no_grad()
-def picture(field: Field, camera: Camera, occupancy: Occupancy, config: SamplingConfig = SamplingConfig()) -> Picture:
+def picture(field: Field, camera: Camera, config: SamplingConfig = SamplingConfig()) -> Picture:
     """The field from ``camera``, at its size; samples lie in the middle of their parts."""
     height, width = camera.height, camera.width
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     rays = camera_rays(camera, torch.stack([x, y], dim=-1).reshape(-1, 2) + 0.5)
     found = []
     for first in range(0, len(rays), CHUNK):
-        seen = see(field, rays.part(slice(first, first + CHUNK)), occupancy, config)
+        seen = see(field, rays.part(slice(first, first + CHUNK)), config)
         total = seen.opacity.clamp(min=NOTHING)
         mean = seen.depth / total
         spread = ((seen.weights * (seen.distance - mean[:, None]) ** 2).sum(-1) / total).sqrt()

@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
         "frames",
         "initializers",
         "io",
+        "nerf",
         "posers",
         "raster",
         "seeding",

@@ -110,10 +110,14 @@ def test_field_can_be_fitted_to_a_sphere() -> None:
 @needs_engine
 @pytest.mark.parametrize("space", [Box((-1.0, -2.0, -3.0), (1.0, 2.0, 3.0)), Ball((0.1, 0.0, 0.0), 0.8)], ids=str)
 def test_saved_field_is_the_same(tmp_path: Path, space: Box | Ball) -> None:
-    field = HashField(SMALL, space, seed=7)
+    field = HashField(SMALL, space, seed=7, near=0.25)
+    field.occupancy.density.copy_(torch.rand(128, 128, 128, generator=torch.Generator().manual_seed(0)) * 59_000)
+    field.occupancy.density.div_(space.size)
     field.save(tmp_path / "field.safetensors")
     again = load_field(tmp_path / "field.safetensors")
-    assert again.config == SMALL and again.space == space
+    assert again.config == SMALL and again.space == space and again.near == 0.25
+    ratio = again.occupancy.density / field.occupancy.density
+    assert_matches("occupancy", ratio, torch.ones_like(ratio), 1e-3)
     at = torch.rand(30, 3)
     directions = torch.tensor([[0.0, 0.0, 1.0]]).repeat(30, 1)
     for a, b in zip(field.radiance(at, directions), again.radiance(at, directions), strict=True):
@@ -136,7 +140,8 @@ def test_what_is_no_field_is_refused(tmp_path: Path) -> None:
         load_field(path)
     field = HashField(SMALL, Ball((0.0, 0.0, 0.0), 1.0))
     tensors = {name: tensor.detach() for name, tensor in field.parameters().items()}
-    facts = {"field": SMALL.__dict__, "space": {"kind": "ball", "centre": [0, 0, 0], "radius": 1.0}}
+    tensors["occupancy"] = field.occupancy.density.half()
+    facts = {"field": SMALL.__dict__, "space": {"kind": "ball", "centre": [0, 0, 0], "radius": 1.0}, "near": 0.0}
 
     def write(tensors: dict[str, torch.Tensor], facts: object) -> None:
         save_file(tensors, path, metadata={"splatinit.field": json.dumps(facts)})

@@ -215,7 +215,7 @@ def test_photos_with_nothing_on_them_are_refused(scene: Scene) -> None:
         begun(replace(scene, train=tuple(map(clear, scene.train))))
 
 
-# ------------------------------------------------------------------------------------------------------------ bad fields
+# ----------------------------------------------------------------------------------------------------------- bad fields
 def test_a_field_without_density_is_found_out(scene: Scene, field: Path, tmp_path: Path) -> None:
     empty = load_field(field)
     with torch.no_grad():

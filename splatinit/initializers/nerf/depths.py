@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...nerf import Field, Occupancy, SamplingConfig, picture
+from ...nerf import Field, SamplingConfig, picture
 from ...progress import Progress
 from ...types import DepthPrior, Scene
 from ..rig import Rig
@@ -49,15 +49,13 @@ class Depths:
         return {view.name: DepthPrior(view.name, depth, confidence) for view, depth, confidence in views}
 
 
-def field_depths(
-    field: Field, occupancy: Occupancy, sampling: SamplingConfig, scene: Scene, progress: Progress
-) -> Depths:
+def field_depths(field: Field, sampling: SamplingConfig, scene: Scene, progress: Progress) -> Depths:
     """The maps of all training views of ``scene``."""
     cameras = [fit_camera(view.camera, SIZE, 0) for view in scene.train]
     depth, confidence = [], []
     progress.start("depths of the field", len(cameras))
     for done, camera in enumerate(cameras, start=1):
-        image = picture(field, camera, occupancy, sampling)
+        image = picture(field, camera, sampling)
         median, spread, opacity = (array.numpy() for array in (image.median, image.spread, image.opacity))
         share = spread / np.maximum(SPREAD * median, 1e-12)
         depth.append((median * _along_z(camera)).astype(np.float32))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ...geometry.neighbours import mean_neighbour_distance, nearest_distance
-from ...nerf import Field, Occupancy, Photos, SamplingConfig, ends, see
+from ...nerf import Field, Photos, SamplingConfig, ends, see
 from ...progress import Progress
 from .config import NerfConfig
 from .depths import Depths
@@ -43,7 +43,6 @@ class Drawn:
 @torch.no_grad()
 def draw(
     field: Field,
-    occupancy: Occupancy,
     sampling: SamplingConfig,
     photos: Photos,
     depths: Depths,
@@ -66,7 +65,7 @@ def draw(
     progress.start("draw", config.count)
     while have < config.count and rays < MOST * max(config.count, RAYS):
         batch = photos.draw(RAYS, generator)
-        seen = see(field, batch.rays, occupancy, sampling, generator)
+        seen = see(field, batch.rays, sampling, generator)
         ended = torch.rand(RAYS, generator=generator) < seen.opacity
         share = torch.rand(RAYS, generator=generator)
         if config.depth == "expected":

@@ -16,7 +16,6 @@ from ...nerf import (
     FitResult,
     HashField,
     HashFieldConfig,
-    Occupancy,
     Photos,
     SamplingConfig,
     fit,
@@ -65,20 +64,19 @@ class Nerf:
                 photos = fit_photos(scene, config.size, progress)
             with cost.stage("fit"):
                 if config.field is not None:
-                    field = load_field(config.field)
-                    occupancy, facts = Occupancy.of(field), {}
+                    field, facts = load_field(config.field), {}
                 else:
                     shape = HashFieldConfig(levels=config.levels, finest=config.finest, log2_rows=config.log2_rows)
                     field = HashField(shape, space, seed, near=clearance)
                     result = self._fit(field, photos, sampling, seed, work_dir, progress)
-                    occupancy, notes = result.occupancy, [*result.notes]
+                    notes = [*result.notes]
                     facts = {"steps": result.steps, "exposures": result.gains.tolist() if config.exposure else None}
-                psnr = _explained(scene, field, occupancy, sampling, photos, seed)
+                psnr = _explained(scene, field, sampling, photos, seed)
             with cost.stage("depths"):
-                depths = field_depths(field, occupancy, sampling, scene, progress)
+                depths = field_depths(field, sampling, scene, progress)
             with cost.stage("draw"):
                 generator = seeded(torch.Generator(), seed, "nerf points", 0)
-                drawn = draw(field, occupancy, sampling, photos, depths, config, clearance, generator, progress)
+                drawn = draw(field, sampling, photos, depths, config, clearance, generator, progress)
                 self._check(scene, drawn)
                 points = PointCloud(xyz=drawn.xyz, rgb=drawn.rgb, radius=radii(drawn.xyz, drawn.pixel))
         notes += self._notes(scene, drawn, psnr)
@@ -165,12 +163,10 @@ def _psnr(error: float) -> float:
 
 
 @torch.no_grad()
-def _explained(
-    scene: Scene, field: HashField, occupancy: Occupancy, sampling: SamplingConfig, photos: Photos, seed: int
-) -> float:
+def _explained(scene: Scene, field: HashField, sampling: SamplingConfig, photos: Photos, seed: int) -> float:
     """PSNR (dB) of random rays of the training photos. Raises TrainingError for a field in which nothing is."""
     batch = photos.draw(LOOKED_AT, seeded(torch.Generator(), seed, "nerf check", 0))
-    seen = see(field, batch.rays, occupancy, sampling)
+    seen = see(field, batch.rays, sampling)
     opacity = float(seen.opacity.mean())
     if not opacity >= EMPTY * float(batch.alpha.mean()):
         raise TrainingError(
