@@ -1,4 +1,4 @@
-"""Point clouds of other tools by the ending of their name: PLY, text, LAS and LAZ (laspy), PCD (Open3D)."""
+"""Point clouds of other tools by the ending of their name: PLY, PCD, text, LAS and LAZ (laspy)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FormatError, MissingExtra
+from .pcd import read_pcd
 from .ply import Pick, every
 from .pointcloud import RawPoints, read_ply_raw
 
@@ -35,13 +36,11 @@ def require_reader(path: Path) -> None:
         require_package("laspy", "las", f"{path}: reading {suffix} files")
     if suffix == ".laz":
         require_package("lazrs", "las", f"{path}: reading {suffix} files")
-    if suffix == ".pcd":
-        require_package("open3d", "open3d", f"{path}: reading {suffix} files")
 
 
 def read_cloud(path: Path, pick: Pick = every) -> RawPoints:
-    """The points of a file, those that ``pick`` chooses. Memory is taken for these; for PLY also for the file as it
-    is, for PCD for 48 bytes a point.
+    """The points of a file, those that ``pick`` chooses. Memory is taken for these; for PLY and compressed PCD also for
+    the file as it is.
 
     Raises:
         FormatError: unknown by its ending, or not what its ending says: truncated, damaged, of another layout.
@@ -202,78 +201,6 @@ def _check_las_size(path: Path, header: object, total: int) -> None:
             hint=_TRUNCATED,
             path=path,
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------- PCD
-def read_pcd(path: Path, pick: Pick = every) -> RawPoints:
-    """PCD of the Point Cloud Library, ASCII, binary or compressed, through Open3D.
-
-    Open3D fills up a short file with whatever stands in memory, so the number of points is held against the header's.
-    Raises FormatError: not such a file, or truncated.
-    """
-    path = Path(path)
-    total = _pcd_count(path)
-    xyz, rgb, normal = _open3d_points(path)
-    if len(xyz) != total:
-        raise FormatError(
-            f"{path}: the header promises {total} points, but {len(xyz)} could be read.", hint=_TRUNCATED, path=path
-        )
-    rows = pick(total)
-    if rows is not None:
-        xyz = xyz[rows]
-        rgb, normal = (None if values is None else values[rows] for values in (rgb, normal))
-    return RawPoints(xyz, total, rgb=rgb, normal=normal)
-
-
-def _pcd_count(path: Path) -> int:
-    """The number of points that the header promises, of which a binary file must have the bytes."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1 << 14)
-            size = path.stat().st_size
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
-    fields, at = {}, 0
-    for line in head.splitlines(keepends=True):
-        at += len(line)
-        words = line.decode("ascii", "replace").split()
-        if words and not words[0].startswith("#"):
-            fields[words[0]] = words[1:]
-            if words[0] == "DATA":
-                break
-    try:
-        total = int(fields["POINTS"][0])
-        counts = [int(word) for word in fields.get("COUNT", ["1"] * len(fields["SIZE"]))]
-        each = sum(int(word) * n for word, n in zip(fields["SIZE"], counts, strict=True))
-        kind = fields["DATA"][0]
-    except (KeyError, IndexError, ValueError):
-        raise FormatError(
-            f"{path}: not a PCD file: its header has no FIELDS, SIZE, POINTS and DATA.", path=path
-        ) from None
-    if kind == "ascii":
-        with open(path, "rb") as file:
-            file.seek(at)
-            have = sum(1 for line in file if line.strip())
-    elif kind == "binary":
-        have = max(0, size - at) // max(each, 1)
-    else:  # compressed: Open3D unpacks all of it, or nothing
-        have = total
-    if not 0 <= total <= have:
-        raise FormatError(
-            f"{path}: the header promises {total} points, but only {have} follow it.", hint=_TRUNCATED, path=path
-        )
-    return total
-
-
-def _open3d_points(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """xyz [n, 3] float64, and rgb and normals [n, 3] float32 or None."""
-    import open3d
-
-    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-        cloud = open3d.io.read_point_cloud(str(path), remove_nan_points=False, remove_infinite_points=False)
-    rgb = np.asarray(cloud.colors, np.float32) if cloud.has_colors() else None
-    normal = np.asarray(cloud.normals, np.float32) if cloud.has_normals() else None
-    return np.array(cloud.points), rgb, normal
 
 
 CLOUDS: dict[str, Callable[[Path, Pick], RawPoints]] = {

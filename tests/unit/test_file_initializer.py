@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from test_initializers import CENTERS, POINTS, scene
 
 from splatinit.config import Layer, build_config
@@ -18,8 +16,8 @@ from splatinit.initializers import file as module
 from splatinit.initializers import require_packages
 from splatinit.initializers.file import File, FileConfig
 from splatinit.io import clouds, mesh
-from splatinit.io.clouds import read_cloud, read_las, read_pcd, read_xyz
-from splatinit.io.mesh import Mesh, read_mesh
+from splatinit.io.clouds import read_cloud, read_las, read_xyz
+from splatinit.io.mesh import Mesh
 from splatinit.io.ply import has_faces, write_vertices
 from splatinit.io.pointcloud import read_ply_raw, write_ply_points
 from splatinit.io.transforms import as_affine, read_affine
@@ -27,7 +25,6 @@ from splatinit.progress import Silent
 from splatinit.types import PointCloud
 
 laspy = pytest.mark.skipif(importlib.util.find_spec("laspy") is None, reason="laspy is not installed")
-open3d = pytest.mark.skipif(importlib.util.find_spec("open3d") is None, reason="open3d is not installed")
 
 
 def start(path, seed=0, **settings):
@@ -182,7 +179,6 @@ def test_packages_that_are_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(clouds.importlib.util, "find_spec", lambda name: None)
     for name, package, extra in (
         ("a.las", "laspy", "las"),
-        ("a.pcd", "open3d", "open3d"),
         ("a.glb", "open3d", "open3d"),
     ):
         config = build_config(Layer("x", {"init.name": "file", "init.path": str(tmp_path / name)}))
@@ -195,50 +191,6 @@ def test_packages_that_are_missing(tmp_path, monkeypatch):
     require_packages("file", FileConfig(path=tmp_path / "a.ply"))
     require_packages("file", FileConfig(path=tmp_path))
     require_packages("file", FileConfig())
-
-
-# ---------------------------------------------------------------------------------------------------------------- PCD
-PCD = "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z rgb\nSIZE 4 4 4 4\nTYPE F F F U\nCOUNT 1 1 1 1\nWIDTH 5\nHEIGHT 1\n"
-PCD += "VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 5\nDATA "
-
-
-def pcd_table() -> np.ndarray:
-    table = np.zeros(5, [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
-    table["x"], table["rgb"] = [0, 1, np.nan, 3, 4], 0xFF3300
-    return table
-
-
-@open3d
-def test_pcd(tmp_path):
-    path = tmp_path / "a.pcd"
-    path.write_bytes(PCD.encode() + b"binary\n" + pcd_table().tobytes())
-    raw = read_pcd(path, picking(0, 1, 2))
-    np.testing.assert_array_equal(raw.xyz[:, 0], [0, 1, np.nan])
-    np.testing.assert_allclose(raw.rgb[0], [1, 0.2, 0])
-    begun = start(path)
-    assert len(begun.points) == 4 and "1 of 5 points are not finite and were left out" in begun.notes
-    path.write_text(PCD + "ascii\n" + "1 2 3 0\n" * 5)
-    np.testing.assert_array_equal(read_cloud(path).xyz, [[1, 2, 3]] * 5)
-
-
-def test_damaged_pcd(tmp_path, monkeypatch):
-    path = tmp_path / "a.pcd"
-    data = PCD.encode() + b"binary\n" + pcd_table().tobytes()
-    path.write_bytes(data[:-20])
-    with pytest.raises(FormatError, match="promises 5 points, but only 3 follow"):
-        read_pcd(path)
-    path.write_text(PCD + "ascii\n1 2 3 0\n1 2 4 0\n")  # Open3D would give 5, three of them from its memory
-    with pytest.raises(FormatError, match="promises 5 points, but only 2 follow"):
-        read_pcd(path)
-    path.write_text("hello")
-    with pytest.raises(FormatError, match="not a PCD file: its header has no"):
-        read_pcd(path)
-    with pytest.raises(FormatError, match="cannot be read"):
-        read_pcd(tmp_path / "absent.pcd")
-    path.write_bytes(PCD.encode() + b"binary_compressed\n" + bytes(9))
-    monkeypatch.setattr(clouds, "_open3d_points", lambda path: (np.zeros((0, 3)), None, None))
-    with pytest.raises(FormatError, match="promises 5 points, but 0 could be read"):
-        read_pcd(path)
 
 
 # --------------------------------------------------------------------------------------------------------------- mesh
@@ -317,69 +269,9 @@ def test_textures_and_materials():
     np.testing.assert_allclose(linear, [[1, 0.7354, 0]], atol=1e-4)
     assert mesh._joined(parts[2:], linear=True).colours(np.array([0]), weights[:1]) is None
     grey = mesh._as_rgb(np.full((2, 2), 7, np.uint8))
-    assert grey.shape == (2, 2, 3) and mesh._as_rgb(np.zeros((2, 2, 3), np.uint16)) is None
+    assert grey.shape == (2, 2, 3) and mesh._as_rgb(np.zeros((2, 2, 3), np.float32)) is None
+    np.testing.assert_array_equal(mesh._as_rgb(np.full((1, 2, 3), 51 * 257, np.uint16)), 51)
     assert mesh._as_rgb(np.zeros((2, 2, 4), np.uint8)).shape == (2, 2, 3)
-
-
-def glb_file(path: Path) -> Path:
-    """The rectangle as glTF, textured: red and green above, blue and yellow below; moved by 10 in x."""
-    picture = path.with_suffix(".png")
-    Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)).save(picture)
-    parts = [np.float32(CORNERS), np.float32([[0, 1], [1, 1], [1, 0], [0, 0]]), FACES.astype(np.uint16)]
-    blobs = [part.tobytes() for part in parts] + [picture.read_bytes()]
-    views, data = [], b""
-    for blob in blobs:
-        views.append({"buffer": 0, "byteOffset": len(data), "byteLength": len(blob)})
-        data += blob + bytes(-len(blob) % 4)
-    tree = {
-        "asset": {"version": "2.0"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, "translation": [10, 0, 0]}],
-        "meshes": [
-            {"primitives": [{"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2, "material": 0}]},
-        ],
-        "materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
-        "textures": [{"source": 0}],
-        "images": [{"bufferView": 3, "mimeType": "image/png"}],
-        "accessors": [
-            {"bufferView": 0, "componentType": 5126, "count": 4, "type": "VEC3", "min": [0, 0, 0], "max": [2, 1, 0]},
-            {"bufferView": 1, "componentType": 5126, "count": 4, "type": "VEC2"},
-            {"bufferView": 2, "componentType": 5123, "count": 6, "type": "SCALAR"},
-        ],
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(data)}],
-    }
-    text = json.dumps(tree).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
-    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
-    return path
-
-
-@open3d
-def test_textured_meshes_through_open3d(tmp_path):
-    glb = glb_file(tmp_path / "t.glb")
-    obj = tmp_path / "a.obj"
-    (tmp_path / "a.mtl").write_text("newmtl m\nKd 1 1 1\nmap_Kd t.png\n")
-    rows = "".join(f"v {x:g} {y:g} {z:g}\n" for x, y, z in CORNERS) + "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
-    obj.write_text(f"mtllib a.mtl\n{rows}usemtl m\nf 1/1 2/2 3/3 4/4\n")
-    for path, shift in ((glb, 10.0), (obj, 0.0)):
-        points = start(path, count=400).points
-        x, y = points.xyz[:, 0] - shift, points.xyz[:, 1]
-        np.testing.assert_array_equal(points.rgb[(x < 0.9) & (y < 0.4)], [[0, 0, 1]] * ((x < 0.9) & (y < 0.4)).sum())
-        np.testing.assert_array_equal(points.rgb[(x > 1.1) & (y > 0.6)], [[0, 1, 0]] * ((x > 1.1) & (y > 0.6)).sum())
-        assert ((x < 0.9) & (y < 0.4)).sum() > 50
-    coloured = tmp_path / "c.obj"
-    coloured.write_text("v 0 0 0 1 0 0\nv 1 0 0 1 0 0\nv 1 1 0 1 0 0\nf 1 2 3\n")
-    np.testing.assert_allclose(start(coloured, count=9).points.rgb, [[1, 0, 0]] * 9)
-    assert len(start(coloured, sample="vertices").points) == 3
-    glb.write_bytes(glb.read_bytes()[:300])
-    (tmp_path / "n.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\n")
-    for path in (glb, tmp_path / "n.obj"):
-        with pytest.raises(FormatError, match="Open3D finds no triangles in it") as error:
-            read_mesh(path)
-        assert "truncated or damaged" in error.value.hint
 
 
 def test_a_mesh_without_colours_has_none():
