@@ -56,6 +56,16 @@ class Similarity:
     def __call__(self, xyz: np.ndarray) -> np.ndarray:
         return self.scale * xyz @ self.R.T + self.t
 
+    def matrix(self) -> np.ndarray:
+        """[4, 4], for :func:`transform`."""
+        result = np.eye(4)
+        result[:3, :3], result[:3, 3] = self.scale * self.R, self.t
+        return result
+
+    def inverse(self) -> Similarity:
+        """The similarity that undoes it."""
+        return Similarity(1 / self.scale, self.R.T, -(self.R.T @ self.t) / self.scale)
+
 
 def align_similarity(a: np.ndarray, b: np.ndarray) -> Similarity:
     """The similarity that takes points ``a`` [n, 3] to ``b`` [n, 3] with the least sum of squared distances.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,11 @@ class Mesh:
     material: np.ndarray | None = None
     textures: tuple[np.ndarray, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def select(self, index: np.ndarray) -> Mesh:
+        """The triangles that ``index`` (mask or integers) picks, of the same vertices."""
+        uv, material = (None if each is None else each[index] for each in (self.uv, self.material))
+        return replace(self, triangles=self.triangles[index], uv=uv, material=material)
 
     def colours(self, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
         """Colours [k, 3] at barycentric ``weights`` [k, 3] of triangles [k]: of the texture (nearest texel), else of

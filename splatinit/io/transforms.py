@@ -1,4 +1,4 @@
-"""Affine transforms that other tools wrote down: a 4×4 matrix as text."""
+"""Where another tool's points belong, as text: a 4×4 matrix, or pairs of points."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import ConfigError, FormatError
 
+_PAIRS_LIMIT = 1_000_000  # bytes
 _LIMIT = 1 << 16  # bytes; sixteen numbers take less than a thousandth of it
 
 
@@ -26,14 +27,47 @@ def read_affine(path: Path) -> np.ndarray:
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
     words = re.split(r"[\s,;\[\]()]+", data.decode("ascii", "replace").strip(" \t\r\n,;[]()"))
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError:
-        shown = next(word for word in words if not _is_number(word))[:40]
+    strange = next((word for word in words if not _is_number(word)), None)
+    if strange is not None or len(data) == _LIMIT:
         raise FormatError(
-            f"{path}: '{shown}' is not a number; expected the 16 numbers of a 4×4 transform, row by row.", path=path
-        ) from None
-    return as_affine(numbers, str(path))
+            f"{path}: '{(strange or words[-1])[:40]}' is not a number; expected the 16 numbers of a 4×4 transform, row "
+            "by row.",
+            path=path,
+        )
+    return as_affine([float(word) for word in words], str(path))
+
+
+def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of points from a text file: a line each of x y z and x' y' z', as two arrays [n, 3] float64.
+
+    Numbers are set apart by blanks, tabs, commas or semicolons; what follows a # is a comment. Raises FormatError:
+    not readable, longer than a million bytes, or a line that is not six finite numbers.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_PAIRS_LIMIT + 1)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
+    if len(data) > _PAIRS_LIMIT:
+        raise FormatError(
+            f"{path}: longer than {_PAIRS_LIMIT} bytes; expected a few lines of x y z x' y' z'.", path=path
+        )
+    rows = []
+    for number, line in enumerate(data.decode("utf-8-sig", "replace").split("\n"), start=1):
+        words = line.partition("#")[0].replace(",", " ").replace(";", " ").split()
+        if not words:
+            continue
+        numbers = [float(word) for word in words if _is_number(word)]
+        if len(words) != 6 or len(numbers) != 6 or not np.isfinite(numbers).all():
+            raise FormatError(
+                f"{path}: line {number} is '{' '.join(words)[:80]}'; expected six numbers: x y z in the file and x y z "
+                "in the scene.",
+                path=path,
+            )
+        rows.append(numbers)
+    table = np.array(rows, np.float64).reshape(-1, 6)
+    return table[:, :3], table[:, 3:]
 
 
 def as_affine(numbers: Sequence[float], where: str) -> np.ndarray:
@@ -59,6 +93,8 @@ def as_affine(numbers: Sequence[float], where: str) -> np.ndarray:
 
 
 def _is_number(word: str) -> bool:
+    if not word.isascii() or "_" in word:  # Python's float takes 1_000 and other alphabets' digits
+        return False
     try:
         float(word)
     except ValueError:

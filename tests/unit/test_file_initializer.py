@@ -8,19 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_alignment import room
 from test_initializers import CENTERS, POINTS, scene
 
 from splatinit.config import Layer, build_config
 from splatinit.errors import BadPoints, ConfigError, FormatError, MissingExtra
-from splatinit.initializers import file as module
-from splatinit.initializers import require_packages
+from splatinit.geometry import alignment
+from splatinit.initializers import needs_points, require_packages
 from splatinit.initializers.file import File, FileConfig
+from splatinit.initializers.file import reading as module
 from splatinit.io import clouds, mesh
 from splatinit.io.clouds import read_cloud, read_las, read_xyz
 from splatinit.io.mesh import Mesh
 from splatinit.io.ply import has_faces, write_vertices
 from splatinit.io.pointcloud import read_ply_raw, write_ply_points
-from splatinit.io.transforms import as_affine, read_affine
+from splatinit.io.transforms import as_affine, read_affine, read_pairs
 from splatinit.progress import Silent
 from splatinit.types import PointCloud
 
@@ -439,3 +441,107 @@ def test_ply_in_double_precision_and_in_part(tmp_path):
         raw = read_ply_raw(path, picking(1, 3))
         np.testing.assert_array_equal(raw.xyz[:, 0], table["x"][[1, 3]])
         assert raw.total == 4 and raw.rgb is None
+
+
+# ----------------------------------------------------------------------------------------------------------- aligning
+def photographed():
+    """A scene whose 900 sparse points lie in a furnished room, and a scan of that, 8000 points."""
+    rng = np.random.default_rng(0)
+    sparse, dense = (0.3 * room(rng, n) for n in (900, 8000))
+    return scene(CENTERS, PointCloud(sparse + rng.normal(0, 0.001, sparse.shape), np.full_like(sparse, 0.5))), dense
+
+
+def aligned(path, where, **settings):
+    return File(FileConfig(path=path, **settings)).initialize(where, seed=0, progress=Silent())
+
+
+def scan(path, xyz):
+    path.write_text("".join(f"{x!r} {y!r} {z!r}\n" for x, y, z in xyz.tolist()))
+    return path
+
+
+TURN = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+
+
+def test_a_scan_is_brought_onto_the_sparse_points(tmp_path):
+    where, xyz = photographed()
+    near = scan(tmp_path / "near.xyz", xyz * 1.02 + (0.02, -0.03, 0.02))
+    begun = aligned(near, where, align="similarity")
+    assert np.abs(begun.points.xyz - xyz).max() < 5e-3
+    (note,) = [text for text in begun.notes if text.startswith("aligned (similarity): ")]
+    assert "of the scene's sparse points have one of the cloud within" in note and "grew by 0.98" in note
+    assert begun.seconds["align"] > 0 and needs_points("file", FileConfig(align="similarity"))
+    rigid = aligned(scan(near, xyz + 0.03), where, align="rigid")
+    assert np.abs(rigid.points.xyz - xyz).max() < 5e-3 and "grew by 1" in " ".join(rigid.notes)
+    assert not needs_points("file") and not needs_points("file", FileConfig(pairs=near))
+
+
+def test_a_scan_of_any_place_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(alignment, "_ROTATIONS", 60)
+    where, xyz = photographed()
+    # A surveyor's coordinates in feet.
+    away = scan(tmp_path / "a.xyz", (xyz @ TURN.T) * 3.28 + (5e5, 5e6, 100))
+    begun = aligned(away, where, align="global")
+    assert np.abs(begun.points.xyz - xyz).max() < 5e-3
+    one, other = np.random.default_rng(0).normal(size=(2, 400, 3))
+    one, other = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (one, other))
+    round_scene = scene(CENTERS, PointCloud(one, np.full((400, 3), 0.5)))
+    with pytest.raises(BadPoints, match="init.align=global found two places for the cloud that fit about") as error:
+        aligned(scan(away, 2 * other), round_scene, align="global")
+    assert "init.pairs" in error.value.hint
+
+
+def test_alignments_that_cannot_be(tmp_path):
+    where, xyz = photographed()
+    path = scan(tmp_path / "a.xyz", xyz + 40)
+    text = "init.align=rigid found no convincing place for the cloud: .*; expected 30% at least"
+    with pytest.raises(BadPoints, match=text) as error:
+        aligned(scan(path, 0.01 * xyz + 3), where, align="rigid")
+    assert "init.align=global" in error.value.hint
+    for without in (scene(CENTERS), scene(CENTERS, POINTS.select(np.arange(7)))):
+        with pytest.raises(BadPoints, match="init.align=global needs sparse points of the scene to align to; it has"):
+            aligned(path, without, align="global")
+
+
+def test_pairs_of_points_place_a_scan(tmp_path):
+    where, xyz = photographed()
+    file = (xyz @ TURN.T) * 3.28 + (500_000, 5_000_000, 100)
+    path, pairs = scan(tmp_path / "a.xyz", file), tmp_path / "pairs.txt"
+    rows = [",".join(map(repr, [*file[k].tolist(), *xyz[k].tolist()])) for k in (0, 700, 2000, 5000)]
+    pairs.write_text("# file, scene\n" + "\n".join(rows) + "  # the corner\n")
+    begun = aligned(path, where, pairs=pairs)
+    np.testing.assert_allclose(begun.points.xyz, xyz, atol=1e-6)
+    (note,) = [text for text in begun.notes if "pairs" in text]
+    assert note.startswith("4 pairs of points fit with a scale of 0.304878 within")
+    with pytest.raises(ConfigError, match="init.pairs and init.scale both say where the points belong"):
+        FileConfig(pairs=pairs, scale=2.0)
+    with pytest.raises(ConfigError, match="init.align is 'icp'"):
+        FileConfig(align="icp")
+    for line, shown in (
+        ("1 2 3 4 5", "1 2 3 4 5"),
+        ("1 2 3 4 5 six", "1 2 3 4 5 six"),
+        ("1 2 3 4 5 inf", "1 2 3 4 5 inf"),
+    ):
+        pairs.write_text(f"1 2 3 4 5 6\n{line}\n")
+        with pytest.raises(FormatError, match=f"line 2 is '{shown}'; expected six numbers: x y z in the file"):
+            read_pairs(pairs)
+    pairs.write_text("1 2 3 4 5 6\n" * 2)
+    with pytest.raises(BadPoints, match="pairs.txt: 2 pairs of points; a similarity needs at least 3"):
+        aligned(path, where, pairs=pairs)
+    with pytest.raises(FormatError, match="cannot be read"):
+        read_pairs(tmp_path / "absent.txt")
+    pairs.write_text("1 2 3 4 5 6\n" * 100_000)
+    with pytest.raises(FormatError, match="longer than 1000000 bytes; expected a few lines"):
+        read_pairs(pairs)
+
+
+def test_triangles_that_are_not_finite_are_left_out(tmp_path):
+    path = ply_mesh(tmp_path / "a.ply")
+    text = path.read_text()
+    path.write_text(text.replace("\n0 1 0 0 0 0\n", "\nnan 1 0 0 0 0\n"))
+    begun = start(path, count=50)
+    assert "1 of 2 triangles have corners that are not finite and were left out" in begun.notes
+    assert (begun.points.xyz[:, 1] <= begun.points.xyz[:, 0] / 2 + 1e-6).all()
+    path.write_text(text.replace("\n0 0 0 0 0 0\n", "\nnan 0 0 0 0 0\n"))
+    with pytest.raises(BadPoints, match="a.ply: none of its 2 triangles has finite corners"):
+        start(path, count=50)
