@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from .pointcloud import RawPoints, read_ply_raw
 _LAS_CHUNK = 1_000_000  # points that are decoded together: 30 to 70 MB
 # Columns of a text file → what stands in them, after x y z: an intensity, which is left out, and three numbers.
 _TEXT = {3: (), 4: ("intensity",), 6: ("three",), 7: ("intensity", "three")}
+_NAME, _NUMBER = re.compile(rb"[A-Za-z_\"/][!-~]*"), re.compile(rb"(?i)nan$|inf(inity)?$")
 _TRUNCATED = "The file is truncated or damaged: copy or export it again."
 
 
@@ -68,6 +71,11 @@ def read_xyz(path: Path, pick: Pick = every) -> RawPoints:
     """
     path = Path(path)
     total = sum(1 for _ in _text_lines(path))
+    promised = _promised(path)
+    if promised is not None and promised != total:
+        raise FormatError(
+            f"{path}: its first line promises {promised} points, but {total} follow.", hint=_TRUNCATED, path=path
+        )
     rows = pick(total)
     wanted = np.ones(total, bool)
     if rows is not None:
@@ -108,21 +116,34 @@ def read_xyz(path: Path, pick: Pick = every) -> RawPoints:
 
 def _text_lines(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     """Number and words of each line that holds a point."""
+    first = True
+    for number, words in _filled_lines(path):
+        # Only the first line may be of another kind: names, or the number of points.
+        other = first and (_is_count(words) or all(_NAME.fullmatch(word) and not _NUMBER.match(word) for word in words))
+        first = False
+        if not other:
+            yield number, words
+
+
+def _filled_lines(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     try:
         with open(path, "rb") as file:
-            first = True
             for number, line in enumerate(file, start=1):
                 words = line.replace(b",", b" ").replace(b";", b" ").split()
-                if not words or words[0].startswith((b"#", b"//")):
-                    continue
-                # Only the first line may be of another kind.
-                if first and (len(words) == 1 or words[0][:1].isalpha() and words[0].lower() not in (b"nan", b"inf")):
-                    first = False
-                    continue
-                first = False
-                yield number, words
+                if words and not words[0].startswith((b"#", b"//")):
+                    yield number, words
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
+
+
+def _promised(path: Path) -> int | None:
+    """The number of points that the first line says, as in .pts files; None where it says none."""
+    _, words = next(_filled_lines(path), (0, []))
+    return int(words[0]) if _is_count(words) else None
+
+
+def _is_count(words: list[bytes]) -> bool:
+    return len(words) == 1 and words[0].isdigit() and len(words[0]) < 16
 
 
 def _colours_or_normals(path: Path, values: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -150,6 +171,7 @@ def read_las(path: Path, pick: Pick = every) -> RawPoints:
     import laspy
 
     path = Path(path)
+    _check_las_header(path)
     try:
         with laspy.open(path) as file:
             total = int(file.header.point_count)
@@ -190,6 +212,33 @@ def read_las(path: Path, pick: Pick = every) -> RawPoints:
     if colours is not None and colours.any():
         rgb = colours.astype(np.float32) / np.float32(65535 if colours.max() > 255 else 255)
     return RawPoints(xyz, total, rgb=rgb)
+
+
+def _check_las_header(path: Path) -> None:
+    """What laspy takes as it stands in a damaged header: four thousand million records keep it busy for an hour."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(375)
+        size = path.stat().st_size
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
+    least = {0: 227, 1: 227, 2: 227, 3: 235, 4: 375}.get(head[25] if len(head) > 25 else -1, 1 << 16)
+    wrong = "the signature, the version or the length of the header"
+    if len(head) >= least and head[:4] == b"LASF" and head[24] == 1:
+        length, start, records = struct.unpack_from("<HII", head, 94)
+        numbers = struct.unpack_from("<6d", head, 131)
+        later, more = struct.unpack_from("<QI", head, 235) if least == 375 else (0, 0)
+        if not least <= length <= start <= size:
+            wrong = "where the points begin"
+        elif 54 * records > start - length or more and 60 * more > size - later:
+            wrong = "the number of variable length records"
+        elif not (np.isfinite(numbers).all() and all(numbers[:3])):
+            wrong = "the scale or the offset of the coordinates"
+        else:
+            return
+    raise FormatError(
+        f"{path}: not a readable {path.suffix.lower()} file: {wrong} cannot be right.", hint=_TRUNCATED, path=path
+    )
 
 
 def _check_las_size(path: Path, header: object, total: int) -> None:

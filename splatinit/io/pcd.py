@@ -1,4 +1,4 @@
-"""PCD, the file of the Point Cloud Library (format 0.7 and before): text, binary, or compressed by LZF."""
+"""PCD, the file of the Point Cloud Library (format 0.5 to 0.7): text, binary, or compressed by LZF."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ _HEADER_LIMIT = 1 << 16  # bytes
 _KINDS = {"F": "f", "U": "u", "I": "i"}
 _SIZES = {"F": (4, 8), "U": (1, 2, 4, 8), "I": (1, 2, 4, 8)}
 _TRUNCATED = "The file is truncated or damaged: copy or export it again."
+_WORDS = {"VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA"}
+_MOST = 1 << 16  # numbers of one field
 # LZF makes at most 264 bytes of 3.
 _EXPANSION = 88
 
@@ -91,17 +93,18 @@ def _header(path: Path, head: bytes) -> _Header:
         names, sizes, types = fields["FIELDS"], [int(word) for word in fields["SIZE"]], fields["TYPE"]
         counts = [int(word) for word in fields.get("COUNT", ["1"] * len(names))]
         extent = [int(fields[name][0]) for name in ("WIDTH", "HEIGHT")]
-        total = int(fields["POINTS"][0]) if "POINTS" in fields else extent[0] * extent[1]
+        total = int(fields["POINTS"][0])
         rows = [
             (name, f"<{_KINDS[kind]}{size}", (count,) if count > 1 else ())
             for name, kind, size, count in zip(names, types, sizes, counts, strict=True)
-            if size in _SIZES[kind] and count >= 1
+            if size in _SIZES[kind] and 1 <= count <= _MOST
         ]
-        if len(rows) != len(names) or encoding not in ("ascii", "binary", "binary_compressed"):
+        if set(fields) - _WORDS or len(rows) != len(names) or encoding not in ("ascii", "binary", "binary_compressed"):
             raise ValueError
     except (KeyError, IndexError, ValueError):
         raise FormatError(
-            f"{path}: not a PCD file: its header has no FIELDS, SIZE, TYPE, WIDTH, HEIGHT and DATA that go together.",
+            f"{path}: not a PCD file: its header has no FIELDS, SIZE, TYPE, WIDTH, HEIGHT, POINTS and DATA that go "
+            "together.",
             path=path,
         ) from None
     if total < 0 or total != extent[0] * extent[1]:

@@ -805,6 +805,11 @@ IMAGE: dict[str, tuple[Mutator, ...]] = {
 BY_SUFFIX: dict[str, tuple[Mutator, ...]] = {
     **IMAGE,
     ".bin": BINARY,
+    ".las": BINARY,
+    ".laz": BINARY,
+    ".xyz": TEXT,
+    ".pts": TEXT,
+    ".pcd": TEXT + BINARY,
     ".mp4": BINARY,
     ".safetensors": BINARY,
     ".txt": TEXT,

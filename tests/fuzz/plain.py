@@ -71,6 +71,14 @@ def real(word: str) -> float:
     return float(word)
 
 
+def any_real(word: bytes) -> float:
+    """A number, or what is written in the place of one that is not finite."""
+    text = word.decode("ascii", "replace")
+    if re.fullmatch(r"[-+]?(nan|inf|infinity)", text, re.IGNORECASE):
+        return math.nan
+    return real(text)
+
+
 # ------------------------------------------------------------------------------------------------------------ COLMAP
 _PARAMS = {0: 3, 1: 4, 2: 4, 3: 5, 4: 8, 5: 8, 6: 12, 7: 5, 8: 4, 9: 5, 10: 12, 11: 16}
 _IDS = {
@@ -1145,3 +1153,195 @@ def _lzw(data: bytes, needed: int) -> bytes:
         width = next(w for w in (9, 10, 11, 12, 13) if len(table) < (1 << w) - 1 or w == 13)
         need(width <= 12)
     return out[:needed]
+
+
+# ------------------------------------------------------------------------------------------------- points of one's own
+def _finite_rows(xyz: np.ndarray, rgb: np.ndarray | None, normal: np.ndarray | None) -> Reading:
+    """What is left of points [n, 3] in float64 without those that are not finite."""
+    rgb, normal = (None if each is None else each.astype(np.float32) for each in (rgb, normal))
+    good = np.isfinite(xyz).all(axis=1)
+    good &= True if rgb is None else np.isfinite(rgb).all(axis=1)
+    need(len(xyz) == 0 or bool(good.any()))
+    xyz, rgb, normal = (None if each is None else each[good] for each in (xyz, rgb, normal))
+    if normal is not None and not (np.isfinite(normal).all() and normal.any(axis=1).all()):
+        normal = None
+    return {"xyz": xyz, "rgb": rgb, "normal": normal}
+
+
+_NOT_FINITE = (b"nan", b"inf", b"infinity")
+
+
+def text_cloud(data: bytes) -> Reading:
+    rows = [line.replace(b",", b" ").replace(b";", b" ").split() for line in data.split(b"\n")]
+    rows = [words for words in rows if words and not words[0].startswith((b"#", b"//"))]
+    if rows and len(rows[0]) == 1 and rows[0][0].isdigit():
+        need(int(rows[0][0]) == len(rows) - 1)
+        rows = rows[1:]
+    elif rows and all(re.fullmatch(rb'["/A-Z_a-z][!-~]*', w) and w.lower() not in _NOT_FINITE for w in rows[0]):
+        rows = rows[1:]
+    if not rows:
+        return {"xyz": np.zeros((0, 3)), "rgb": None, "normal": None}
+    need(len(rows[0]) in (3, 4, 6, 7) and all(len(words) == len(rows[0]) for words in rows))
+    table = np.array([[any_real(word) for word in words] for words in rows])
+    if len(rows[0]) < 6:
+        return _finite_rows(table[:, :3], None, None)
+    more = table[:, -3:]
+    known = more[np.isfinite(more).all(axis=1)]
+    if len(known) and known.min() >= -1.001 and known.max() <= 1.001:
+        unit = np.abs(np.linalg.norm(known, axis=1) - 1) < 1e-3
+        if known.min() < 0 or unit.all():
+            return _finite_rows(table[:, :3], None, more)
+    need(len(known) == 0 or (known.min() >= 0 and known.max() <= 255))
+    scale = 255.0 if len(known) and known.max() > 1 else 1.0
+    return _finite_rows(table[:, :3], more / scale, None)
+
+
+def las_fields(name: str, data: bytes) -> list[tuple[int, str]]:
+    """Of a header of version 1.2 and points of format 2: sizes, counts, scales, offsets, and the points."""
+    header = [(24, "<B"), (25, "<B"), (94, "<H"), (96, "<I"), (100, "<I"), (104, "<B"), (105, "<H"), (107, "<I")]
+    header += [(131 + 8 * k, "<d") for k in range(6)]
+    return header + [(at, "<i") for at in range(227, len(data) - 4, 26) for _ in range(2)]
+
+
+def las(data: bytes) -> Reading:
+    """Versions 1.0 to 1.2, point formats 0 to 3, perhaps with bytes of their own behind each point."""
+    need(len(data) >= 227 and data[:4] == b"LASF" and data[24] == 1 and data[25] <= 2)
+    size, start, extra = struct.unpack_from("<HII", data, 94)
+    kind, each, count = struct.unpack_from("<BHI", data, 104)
+    need(size >= 227 and kind <= 3 and each >= (20, 28, 26, 34)[kind] and 54 * extra <= start - size)
+    need(len(data) >= start + count * each)
+    numbers = struct.unpack_from("<6d", data, 131)
+    rows = [struct.unpack_from("<3i", data, start + k * each) for k in range(count)]
+    with np.errstate(all="ignore"):
+        xyz = np.array(rows, np.float64).reshape(-1, 3) * numbers[:3] + numbers[3:]
+    rgb = None
+    if kind in (2, 3):
+        place = 20 if kind == 2 else 28
+        rgb = np.array([struct.unpack_from("<3H", data, start + k * each + place) for k in range(count)], np.float64)
+        rgb = rgb.reshape(-1, 3) / (65535.0 if rgb.max(initial=0) > 255 else 255.0) if rgb.any() else None
+    return _finite_rows(xyz, rgb, None)
+
+
+_PCD_KEYS = ["VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA"]
+
+
+def pcd(data: bytes) -> Reading:
+    """Of fields x y z, rgb and normals, as it is written here."""
+    lines, at, keys = {}, 0, []
+    while "DATA" not in lines:
+        end = data.find(b"\n", at)
+        need(end >= 0)
+        words = data[at:end].decode("ascii", "replace").split()
+        at = end + 1
+        if words and not words[0].startswith("#"):
+            keys.append(words[0])
+            lines[words[0]] = words[1:]
+    need(set(keys) <= set(_PCD_KEYS))
+    fields, total = lines["FIELDS"], whole(lines["POINTS"][0])
+    need(len(lines["DATA"]) == 1 and total == whole(lines["WIDTH"][0]) * whole(lines["HEIGHT"][0]) and total >= 0)
+    need(len(lines["SIZE"]) == len(lines["TYPE"]) == len(fields) == len(set(fields)))
+    counts = [whole(word) for word in lines.get("COUNT", ["1"] * len(fields))]
+    need(counts == [1] * len(fields))
+    letters = {
+        "F4": "f",
+        "F8": "d",
+        "U1": "B",
+        "U2": "H",
+        "U4": "I",
+        "U8": "Q",
+        "I1": "b",
+        "I2": "h",
+        "I4": "i",
+        "I8": "q",
+    }
+    sizes = [str(whole(size)) for size in lines["SIZE"]]
+    need(all(kind + size in letters for kind, size in zip(lines["TYPE"], sizes, strict=True)))
+    kinds = [letters[kind + size] for kind, size in zip(lines["TYPE"], sizes, strict=True)]
+    body, encoding = data[at:], lines["DATA"][0]
+    columns: dict[str, list] = {name: [] for name in fields}
+    if encoding == "ascii":
+        rows = [line.split() for line in body.split(b"\n") if line.split()]
+        need(len(rows) == total and all(len(row) == len(fields) for row in rows))
+        for name, kind, words in zip(fields, kinds, zip(*rows, strict=True), strict=False):
+            for word in words:
+                value = any_real(word) if kind in "fd" else whole(word.decode("ascii", "replace"))
+                need(kind in "fd" or _INTEGERS[kind][0] <= value <= _INTEGERS[kind][1])
+                columns[name].append(float(np.float32(value)) if kind == "f" else value)
+    else:
+        each = struct.calcsize("<" + "".join(kinds))
+        if encoding == "binary":
+            need(not body[total * each :].strip(b"\0") and len(body) >= total * each)
+            for k in range(total):
+                for name, value in zip(fields, struct.unpack_from("<" + "".join(kinds), body, k * each), strict=True):
+                    columns[name].append(value)
+        else:
+            need(encoding == "binary_compressed" and len(body) >= 8)
+            packed, size = struct.unpack_from("<II", body)
+            need(size == total * each and len(body) >= 8 + packed)
+            whole_body, place = _lzf(body[8 : 8 + packed]), 0
+            need(len(whole_body) == size)
+            for name, kind in zip(fields, kinds, strict=True):
+                columns[name] = list(struct.unpack_from(f"<{total}{kind}", whole_body, place))
+                place += total * struct.calcsize("<" + kind)
+    need(all(name in columns for name in "xyz"))
+    if total == 0:
+        return {"xyz": np.zeros((0, 3)), "rgb": None, "normal": None}
+    rgb = normal = None
+    name = next((name for name in ("rgb", "rgba") if name in columns), None)
+    if name is not None and (kind := kinds[fields.index(name)]) in "fiI":
+        bits = [struct.unpack("<I", struct.pack("<" + kind, value))[0] for value in columns[name]]
+        rgb = np.array([[each >> 16 & 255, each >> 8 & 255, each & 255] for each in bits]) / 255.0
+    if all(f"normal_{axis}" in columns for axis in "xyz"):
+        normal = np.array([columns[f"normal_{axis}"] for axis in "xyz"], np.float64).T
+        normal = normal if normal.any() else None
+    return _finite_rows(np.array([columns[axis] for axis in "xyz"], np.float64).T, rgb, normal)
+
+
+_INTEGERS = {"B": (0, 255), "H": (0, 65535), "I": (0, 2**32 - 1), "Q": (0, 2**64 - 1)}
+_INTEGERS |= {"b": (-128, 127), "h": (-(2**15), 2**15 - 1), "i": (-(2**31), 2**31 - 1), "q": (-(2**63), 2**63 - 1)}
+
+
+def _lzf(data: bytes) -> bytes:
+    """One byte after the other."""
+    out, at = [], 0
+    while at < len(data):
+        control, at = data[at], at + 1
+        if control < 32:
+            need(at + control < len(data))
+            out += data[at : at + control + 1]
+            at += control + 1
+        else:
+            length = control // 32
+            if length == 7:
+                need(at < len(data))
+                length, at = length + data[at], at + 1
+            need(at < len(data))
+            distance, at = control % 32 * 256 + data[at] + 1, at + 1
+            need(distance <= len(out))
+            for _ in range(length + 2):
+                out.append(out[-distance])
+        need(len(out) < 10**6)
+    return bytes(out)
+
+
+def affine(data: bytes) -> Reading:
+    text = data.decode("ascii", "replace")
+    numbers = [real(word) for word in re.split(r"[\s,;\[\]()]+", text) if word]
+    need(len(numbers) in (12, 16))
+    M = np.array([*numbers, *([0.0, 0, 0, 1] if len(numbers) == 12 else [])]).reshape(4, 4)
+    need(bool(np.isfinite(M).all()) and np.allclose(M[3], (0, 0, 0, 1), atol=1e-9))
+    size = np.abs(M[:3, :3]).max()
+    need(size > 0 and abs(np.linalg.det(M[:3, :3] / size)) >= 1e-9)
+    return {"matrix": M}
+
+
+def pairs(data: bytes) -> Reading:
+    rows = []
+    for line in data.decode("utf-8", "replace").removeprefix("\ufeff").split("\n"):
+        words = line.partition("#")[0].replace(",", " ").replace(";", " ").split()
+        need(len(words) in (0, 6))
+        if words:
+            rows.append([real(word) for word in words])
+    table = np.array(rows, np.float64).reshape(-1, 6)
+    need(bool(np.isfinite(table).all()))
+    return {"a": table[:, :3], "b": table[:, 3:]}

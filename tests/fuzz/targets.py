@@ -422,6 +422,62 @@ def build_video(root: Path) -> None:
     writer.release()
 
 
+def build_text_cloud(name: str, text: str) -> Callable[[Path], None]:
+    def build(root: Path) -> None:
+        root.mkdir(parents=True)
+        (root / name).write_text(text)
+
+    return build
+
+
+def build_las(name: str) -> Callable[[Path], None]:
+    def build(root: Path) -> None:
+        import laspy
+
+        root.mkdir(parents=True)
+        header = laspy.LasHeader(point_format=2, version="1.2")
+        header.offsets, header.scales = [500_000.0, 5_000_000.0, 400.0], [0.001] * 3
+        cloud, rng = laspy.LasData(header), np.random.default_rng(0)
+        cloud.x, cloud.y, cloud.z = (header.offsets + rng.random((9, 3)).round(3)).T
+        cloud.red, cloud.green, cloud.blue = rng.integers(0, 65536, (3, 9))
+        cloud.write(str(root / name))
+
+    return build
+
+
+def build_pcd(encoding: str) -> Callable[[Path], None]:
+    def build(root: Path) -> None:
+        root.mkdir(parents=True)
+        names = ("x", "y", "z", "rgb", "normal_x", "normal_y", "normal_z")
+        kinds = "dffIfff"
+        head = f"# .PCD v0.7\nVERSION 0.7\nFIELDS {' '.join(names)}\nSIZE 8 4 4 4 4 4 4\nTYPE F F F U F F F\n"
+        head += "COUNT 1 1 1 1 1 1 1\nWIDTH 6\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS 6\n"
+        rows = [(5e6 + 0.25 * k, 0.5 * k, -1.0, 0xFF3300 + k, 0.0, 0.0, 1.0) for k in range(6)]
+        if encoding == "ascii":
+            body = "".join(" ".join(map(str, row)) + "\n" for row in rows).encode()
+        elif encoding == "binary":
+            body = b"".join(struct.pack("<" + kinds, *row) for row in rows)
+        else:
+            columns = [
+                struct.pack(f"<6{kind}", *column) for kind, column in zip(kinds, zip(*rows, strict=True), strict=True)
+            ]
+            body, size = b"", sum(map(len, columns))
+            for column in columns:
+                first, rest = column[:8], column[8:]
+                # The first bytes as they are; a column that repeats itself as a copy of these, any other in runs.
+                if column == first[:4] * (len(column) // 4):
+                    body += bytes([3]) + first[:4] + bytes([7 << 5, len(column) - 4 - 9, 3])
+                else:
+                    body += bytes([7]) + first
+                    body += b"".join(
+                        bytes([len(rest[k : k + 32]) - 1]) + rest[k : k + 32] for k in range(0, len(rest), 32)
+                    )
+            body = struct.pack("<II", len(body), size) + body
+        (root / "scan.pcd").write_bytes(f"{head}DATA {encoding}\n".encode() + body)
+
+    return build
+
+
 # ----------------------------------------------------------------------------------------------------------- readings
 def scene_reading(images: ImageSet, root: Path) -> Reading:
     """An ImageSet as a reading (see plain.Views.reading), with its promises checked."""
@@ -469,6 +525,32 @@ def read_points(root: Path) -> Reading:
 
     cloud = read_ply_points(root / "points.ply")
     return {name: getattr(cloud, name) for name in POINT_FIELDS}
+
+
+def read_own(name: str) -> Callable[[Path], Reading]:
+    """A cloud as the initializer ``file`` takes it."""
+
+    def read(root: Path) -> Reading:
+        from splatinit.initializers.file.reading import finite
+        from splatinit.io.clouds import read_cloud
+
+        raw = finite(root / name, read_cloud(root / name), [])
+        return {"xyz": raw.xyz, "rgb": raw.rgb, "normal": raw.normal}
+
+    return read
+
+
+def read_transform(root: Path) -> Reading:
+    from splatinit.io.transforms import read_affine
+
+    return {"matrix": read_affine(root / "m.txt")}
+
+
+def read_pairs(root: Path) -> Reading:
+    from splatinit.io.transforms import read_pairs
+
+    a, b = read_pairs(root / "p.txt")
+    return {"a": a, "b": b}
 
 
 def read_splat(root: Path) -> Reading:
@@ -709,6 +791,10 @@ _IMAGES = (
     ("webp", ".webp", {"lossless": True}, expect_pictures),
     ("webp-lossy", ".webp", {"quality": 80}, expect_pictures),
 )
+_XYZ = "# a scan\nx y z red green blue\n500000.123 5000000.25 1 255 0 51\n1,2;3\t0 0 0\n-1.5 .5 3e2 7 8 9\n"
+_PTS = "4\n1 2 3 77 0 0 1\n4 5 6 78 0 1 0\n7 8 9 -79 0.6 0 0.8\n1 1 1 0 -1 0 0\n"
+_AFFINE = "[[0, -2, 0, 5.5],\n [2, 0, 0, 6],\n [0, 0, 2, 7e3],\n [0, 0, 0, 1]]\n"
+_PAIRS = "# file, scene\n500000 5000000 10 0 0 0\n500001.5,5000000,10,1.5,0,0 # a corner\n500000 5000002 11;0 2 1\n"
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
@@ -802,6 +888,51 @@ TARGETS: dict[str, Target] = {
         Target(
             "checkpoint", build_checkpoint, ("step_00000003.safetensors",), read_checkpoint, sealed(read_checkpoint)
         ),
+        Target(
+            "cloud-xyz",
+            build_text_cloud("scan.xyz", _XYZ),
+            ("scan.xyz",),
+            read_own("scan.xyz"),
+            expect_file(plain.text_cloud, "scan.xyz"),
+            tolerance=1e-6,
+        ),
+        Target(
+            "cloud-pts",
+            build_text_cloud("scan.pts", _PTS),
+            ("scan.pts",),
+            read_own("scan.pts"),
+            expect_file(plain.text_cloud, "scan.pts"),
+            tolerance=1e-6,
+        ),
+        Target(
+            "cloud-las",
+            build_las("scan.las"),
+            ("scan.las",),
+            read_own("scan.las"),
+            expect_file(plain.las, "scan.las"),
+            plain.las_fields,
+            tolerance=1e-6,
+        ),
+        Target("cloud-laz", build_las("scan.laz"), ("scan.laz",), read_own("scan.laz"), None),
+        *(
+            Target(
+                f"cloud-pcd-{name}",
+                build_pcd(encoding),
+                ("scan.pcd",),
+                read_own("scan.pcd"),
+                expect_file(plain.pcd, "scan.pcd"),
+                tolerance=1e-6,
+            )
+            for name, encoding in (("ascii", "ascii"), ("binary", "binary"), ("packed", "binary_compressed"))
+        ),
+        Target(
+            "transform",
+            build_text_cloud("m.txt", _AFFINE),
+            ("m.txt",),
+            read_transform,
+            expect_file(plain.affine, "m.txt"),
+        ),
+        Target("pairs", build_text_cloud("p.txt", _PAIRS), ("p.txt",), read_pairs, expect_file(plain.pairs, "p.txt")),
         Target("raster", raster.build, (raster.FILE,), raster.read, None, draw=raster.draw),
     )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,8 @@ def test_text_of_several_layouts(tmp_path):
         ("1 2\n", r"line 1 has 2 numbers; expected 3 \(x y z\), 6"),
         ("1 2 3\n4 5\n", "line 2 is not 3 numbers as the first: '4 5'"),
         ("1 2 3\n4 5 x\n", "line 2 is not 3 numbers as the first: '4 5 x'"),
+        ("3\n1 2 3\n4 5 6\n", "its first line promises 3 points, but 2 follow"),
+        ("1.x 2 3\n4 5 6\n", "line 1 is not 3 numbers as the first: '1.x 2 3'"),
         ("1 2 3 0 0 256\n", "range from 0 to 256; expected colours from 0 to 255"),
         ("1 2 3 -9 0 9\n", "range from -9 to 9; expected colours"),
     ],
@@ -163,15 +166,41 @@ class ShortLas:
         return iter(())
 
 
+def las_header() -> bytes:
+    """Of version 1.2, without points."""
+    head = bytearray(227)
+    struct.pack_into("<4s20xBB68xHII", head, 0, b"LASF", 1, 2, 227, 227, 0)
+    struct.pack_into("<6d", head, 131, 1, 1, 1, 0, 0, 0)
+    return bytes(head)
+
+
 def test_las_that_ends_without_a_word(tmp_path, monkeypatch):
     fake = type("laspy", (), {"open": staticmethod(lambda path: ShortLas())})
     monkeypatch.setitem(__import__("sys").modules, "laspy", fake)
+    (tmp_path / "a.laz").write_bytes(las_header())
     with pytest.raises(FormatError, match="promises 9 points, but only 0 follow"):
         read_las(tmp_path / "a.laz")
     header = type("H", (), {"offset_to_point_data": 100, "point_format": type("F", (), {"size": 20})})
     (tmp_path / "b.las").write_bytes(bytes(150))
     with pytest.raises(FormatError, match="promises 5 points of 20 bytes, but the file ends after 2"):
         clouds._check_las_size(tmp_path / "b.las", header, 5)
+    for at, kind, value, wrong in (
+        (0, "4s", b"LASG", "the signature"),
+        (25, "B", 9, "the signature, the version"),
+        (96, "I", 90, "where the points begin"),
+        (96, "I", 9999, "where the points begin"),
+        (100, "I", 2**32 - 1, "the number of variable length records"),
+        (131, "d", 0.0, "the scale or the offset"),
+        (155, "d", float("nan"), "the scale or the offset"),
+    ):
+        data = bytearray(las_header())
+        struct.pack_into("<" + kind, data, at, value)
+        (tmp_path / "c.las").write_bytes(data)
+        with pytest.raises(FormatError, match=f"not a readable .las file: {wrong}.* cannot be right"):
+            read_las(tmp_path / "c.las")
+    with pytest.raises(FormatError, match="cannot be read"):
+        read_las(tmp_path / "absent.las")
+    (tmp_path / "b.las").write_bytes(las_header())
     monkeypatch.setattr(fake, "open", staticmethod(lambda path: 1 / 0))
     with pytest.raises(FormatError, match="not a readable .las file .ZeroDivisionError"):
         read_las(tmp_path / "b.las")

@@ -100,7 +100,7 @@ def test_fields_of_several_numbers_and_padding(tmp_path: Path, encoding: str) ->
 def test_old_headers_zeros_behind_and_no_points(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pcd", table(FLOATS), "binary")
     data = path.read_bytes()
-    path.write_bytes(data.replace(b"POINTS 6\n", b"").replace(b"COUNT 1 1 1\n", b"") + bytes(4096))
+    path.write_bytes(data.replace(b"COUNT 1 1 1\n", b"") + bytes(4096))
     assert len(read_pcd(path)) == 6
     for encoding in ("ascii", "binary", "binary_compressed"):
         assert len(read_pcd(write(path, table(FLOATS, 0), encoding))) == 0
@@ -120,6 +120,8 @@ DAMAGE = [
     (b"SIZE 4 4 4", b"SIZE 4 4 3", "not a PCD file"),
     (b"SIZE 4 4 4", b"SIZE 4 4", "not a PCD file"),
     (b"COUNT 1 1 1", b"COUNT 1 1 0", "not a PCD file"),
+    (b"COUNT 1 1 1", b"COUNT 1 1 4294967296", "not a PCD file"),
+    (b"COUNT 1", b"COUMT 1", "not a PCD file"),
     (b"DATA ", b"DATA x", "not a PCD file"),
     (b"FIELDS x y z", b"FIELDS x y w", r"its points have no z \(found x y w\)"),
     (b"FIELDS x y z", b"FIELDS x y y", "a field is there twice: x y y"),
