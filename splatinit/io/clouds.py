@@ -149,7 +149,8 @@ def _is_count(words: list[bytes]) -> bool:
 def _colours_or_normals(path: Path, values: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
     known = values[np.isfinite(values).all(axis=1)]
     low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
-    lengths = np.linalg.norm(known, axis=1)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(known, axis=1)
     if low >= -1.001 and high <= 1.001 and (low < 0 or (np.abs(lengths - 1) < 1e-3).all()):
         return None, values.astype(np.float32)
     if low < 0 or high > 255:
@@ -158,7 +159,8 @@ def _colours_or_normals(path: Path, values: np.ndarray) -> tuple[np.ndarray | No
             "0 to 1, or normals.",
             path=path,
         )
-    return (values / (255.0 if high > 1 else 1.0)).astype(np.float32), None
+    with np.errstate(over="ignore"):  # beside a number that is not finite
+        return (values / (255.0 if high > 1 else 1.0)).astype(np.float32), None
 
 
 # ---------------------------------------------------------------------------------------------------------------- LAS

@@ -63,8 +63,8 @@ def read_pcd(path: Path, pick: Pick = every) -> RawPoints:
         rgb = np.stack([(bits >> shift & 255) for shift in (16, 8, 0)], axis=1) / np.float32(255)
     names = ("normal_x", "normal_y", "normal_z")
     if all(name in columns for name in names):
-        normal = _stacked(path, columns, names).astype(np.float32)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
+            normal = _stacked(path, columns, names).astype(np.float32)
             normal = normal if normal.any() else None
     return RawPoints(_stacked(path, columns, ("x", "y", "z")), header.total, rgb=rgb, normal=normal)
 
@@ -75,14 +75,15 @@ def _stacked(path: Path, columns: dict[str, np.ndarray], names: tuple[str, ...])
             raise FormatError(
                 f"{path}: its field {name} holds {columns[name].shape[1]} numbers a point; expected one.", path=path
             )
-    return np.stack([columns[name].astype(np.float64) for name in names], axis=1)
+    with np.errstate(invalid="ignore"):  # of a signalling NaN
+        return np.stack([columns[name].astype(np.float64) for name in names], axis=1)
 
 
 def _header(path: Path, head: bytes) -> _Header:
     fields: dict[str, list[str]] = {}
     start = 0
-    for line in head.splitlines(keepends=True):
-        start += len(line)
+    for line in head.split(b"\n"):
+        start += len(line) + 1
         words = line.decode("ascii", "replace").split()
         if words and not words[0].startswith("#"):
             fields[words[0]] = words[1:]

@@ -69,6 +69,7 @@ def test_text_of_several_layouts(tmp_path):
         ("3\n1 2 3\n4 5 6\n", "its first line promises 3 points, but 2 follow"),
         ("1.x 2 3\n4 5 6\n", "line 1 is not 3 numbers as the first: '1.x 2 3'"),
         ("1 2 3 0 0 256\n", "range from 0 to 256; expected colours from 0 to 255"),
+        ("1 2 3 -1e308 0 9\n", "range from -1e\\+308 to 9; expected colours"),
         ("1 2 3 -9 0 9\n", "range from -9 to 9; expected colours"),
     ],
 )
