@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from ctypes import c_double, c_void_p
 
 import torch
 
@@ -111,10 +112,10 @@ class GaussianAdam:
         """
         fields = self.gaussians.tensors()
         pointers = [
-            (native.c_void_p * 6)(*(native.pointer(name, part[name], tuple(fields[name].shape)) for name in fields))
+            (c_void_p * 6)(*(native.pointer(name, part[name], tuple(fields[name].shape)) for name in fields))
             for part in (fields, self.exp_avg, self.exp_avg_sq)
         ]
-        rates = (native.c_double * 6)(*(self.learning_rates[name] for name in fields))
+        rates = (c_double * 6)(*(self.learning_rates[name] for name in fields))
         return native.AdamArg(*pointers, rates, BETA1, BETA2, EPS, self.steps + 1, only_touched, sh_degree_grows)
 
     def state(self) -> dict[str, torch.Tensor]:

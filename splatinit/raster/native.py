@@ -7,6 +7,7 @@ after projection, lives in native buffers that are re-used from step to step, an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ctypes import c_float
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def view_arg(
         native.pointer("background", background, (3,))
     K = camera.K
     return native.ViewArg(
-        (native.c_float * 16)(*pose),
+        (c_float * 16)(*pose),
         K[0, 0],
         K[1, 1],
         K[0, 2],
@@ -115,7 +116,7 @@ def view_arg(
         sh_degree,
         settings.antialiased,
         settings.eps2d,
-        (native.c_float * 3)(*((0.0, 0.0, 0.0) if background is None else background.detach().tolist())),
+        (c_float * 3)(*((0.0, 0.0, 0.0) if background is None else background.detach().tolist())),
     )
 
 

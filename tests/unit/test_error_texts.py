@@ -274,7 +274,7 @@ def test_codes_of_the_native_engine(code, error, text):
 
 def test_native_library(tmp_path, monkeypatch):
     real = native.library() if native.available() else None
-    monkeypatch.setattr(native, "library_path", lambda name: tmp_path / "absent.so")
+    monkeypatch.setattr(native.loading, "library_path", lambda name: tmp_path / "absent.so")
     with says(NotBuilt, "The native CPU engine could not be loaded: .*absent.so"):
         native.library.__wrapped__()
     monkeypatch.undo()
@@ -290,7 +290,7 @@ def test_native_library(tmp_path, monkeypatch):
     with says(ConfigError, "The instruction set 'abacus' is unknown or cannot run on this processor"):
         native.set_simd("abacus")
     empty = SimpleNamespace(splat_cpu_workspace_destroy=None, splat_cpu_workspace_create=lambda: None)
-    monkeypatch.setattr(native, "library", lambda: empty)
+    monkeypatch.setattr(native.rasterization, "library", lambda: empty)
     monkeypatch.setattr(native.Workspace, "_pool", [])
     with says(OutOfMemory, "The native engine could not allocate its workspace"):
         native.Workspace()

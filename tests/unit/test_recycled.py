@@ -25,7 +25,7 @@ def test_memory_comes_back_when_its_last_tensor_is_gone() -> None:
 def test_another_number_of_gaussians_lets_the_memory_go() -> None:
     native.recycled((5, 4))
     native.recycled((6, 4))
-    assert all(shape[0] == 6 for shape in native._spare)
+    assert all(shape[0] == 6 for shape in native.tensors._spare)
     assert native.recycled((0, 3)).shape == (0, 3)
 
 

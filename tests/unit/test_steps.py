@@ -150,8 +150,8 @@ def test_a_refused_update_leaves_the_gaussians(monkeypatch: pytest.MonkeyPatch) 
     def refuse(code: int, what: str) -> None:
         raise OutOfMemory(what)
 
-    monkeypatch.setattr(native, "library", lambda: _Refuses())
-    monkeypatch.setattr(native, "check_code", refuse)
+    monkeypatch.setattr(native.rasterization, "library", lambda: _Refuses())
+    monkeypatch.setattr(native.rasterization, "check_code", refuse)
     with pytest.raises(OutOfMemory):
         step.update()
     assert adam.steps == 0
