@@ -8,17 +8,14 @@ The authors' radiative model, without view dependence, is seeding.sh_degree=0.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from ..memory import require_points
 from ..progress import Progress
 from ..types import Initialization, PointCloud, Scene
-from .base import CostMeter
-from .cuboid import CuboidConfig, find_cuboid
-from .random.initializer import GREY_SPREAD, POINT_BYTES
+from .cuboid import CuboidConfig, Filling, size_text, start_in_cuboid
+from .random.initializer import GREY_SPREAD
 
 
 class Acui:
@@ -30,32 +27,16 @@ class Acui:
     def initialize(
         self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
     ) -> Initialization:
-        """Raises SceneError where the cameras do not look at a common place, OutOfMemory when there is no room for so
-        many points, and what decoding the photos does where they have transparent or masked pixels."""
-        config = self.config
-        require_points(config.count, POINT_BYTES)
-        with CostMeter() as cost, cost.stage("grid"):
-            center, sides = find_cuboid(scene, config)
-            cells = cells_of(sides, config.count)
-            axes = [((np.arange(n) + 0.5) / n - 0.5) * side for n, side in zip(cells, sides, strict=True)]
-            xyz = center + np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-            rgb = 0.5 + GREY_SPREAD * np.random.default_rng(seed).random(xyz.shape)
-            points = PointCloud(xyz=xyz, rgb=rgb)
-        size = " × ".join(f"{side:.3g}" for side in sides)
-        return Initialization(
-            points=points,
-            seconds=cost.seconds,
-            peak_memory_mb=cost.peak_memory_mb,
-            recipe={
-                "initializer": "acui",
-                **asdict(config),
-                "seed": seed,
-                "center": center.tolist(),
-                "sides": sides.tolist(),
-                "cells": list(cells),
-            },
-            notes=(f"a grid of {' × '.join(map(str, cells))} = {len(points)} points in a cuboid of {size}",),
-        )
+        """Raises what :func:`splatinit.initializers.cuboid.start_in_cuboid` does."""
+        return start_in_cuboid("acui", "grid", scene, self.config, seed, self._fill)
+
+    def _fill(self, center: np.ndarray, sides: np.ndarray, rng: np.random.Generator) -> Filling:
+        cells = cells_of(sides, self.config.count)
+        axes = [((np.arange(n) + 0.5) / n - 0.5) * side for n, side in zip(cells, sides, strict=True)]
+        xyz = center + np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+        points = PointCloud(xyz=xyz, rgb=0.5 + GREY_SPREAD * rng.random(xyz.shape))
+        grid = f"{' × '.join(map(str, cells))} = {len(points)}"
+        return Filling(points, f"a grid of {grid} points in a cuboid of {size_text(sides)}", {"cells": list(cells)})
 
 
 def cells_of(sides: np.ndarray, count: int) -> tuple[int, int, int]:

@@ -1,15 +1,20 @@
-"""The cuboid of what most cameras look at, from the poses alone, and tighter where silhouettes are known."""
+"""The cuboid of what most cameras look at, from the poses alone, and tighter where silhouettes are known; and what
+``acui`` and ``sgpose``, which fill it, have in common."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from ..decoding import each_decoded
 from ..errors import ConfigError, SceneError
-from ..types import Scene
+from ..memory import require_points
+from ..types import Initialization, PointCloud, Scene
+from .base import CostMeter
+from .random.initializer import POINT_BYTES
 from .rig import Rig
 
 OPAQUE = 128  # of 255: a more transparent pixel shows the background
@@ -57,6 +62,53 @@ class CuboidConfig:
             raise ConfigError(f"init.share is {self.share:g}; expected it in (0, 1].")
         if not 0 < self.size < float("inf"):
             raise ConfigError(f"init.size is {self.size:g}; expected a positive factor.")
+
+
+@dataclass(frozen=True)
+class Filling:
+    """The points in a cuboid, a note that tells of them, and what the recipe says beyond settings and cuboid."""
+
+    points: PointCloud
+    note: str
+    recipe: dict[str, object]
+
+
+def start_in_cuboid(
+    name: str,
+    stage: str,
+    scene: Scene,
+    config: CuboidConfig,
+    seed: int,
+    fill: Callable[[np.ndarray, np.ndarray, np.random.Generator], Filling],
+) -> Initialization:
+    """What the initializer ``name`` returns, with the points of ``fill`` (centre [3], sides [3], random numbers).
+
+    Raises SceneError where the cameras do not look at a common place, OutOfMemory when there is no room for so many
+    points, and what decoding the photos does where they have transparent or masked pixels.
+    """
+    require_points(config.count, POINT_BYTES)
+    with CostMeter() as cost, cost.stage(stage):
+        center, sides = find_cuboid(scene, config)
+        filling = fill(center, sides, np.random.default_rng(seed))
+    return Initialization(
+        points=filling.points,
+        seconds=cost.seconds,
+        peak_memory_mb=cost.peak_memory_mb,
+        recipe={
+            "initializer": name,
+            **asdict(config),
+            "seed": seed,
+            "center": center.tolist(),
+            "sides": sides.tolist(),
+            **filling.recipe,
+        },
+        notes=(filling.note,),
+    )
+
+
+def size_text(sides: np.ndarray) -> str:
+    """``sides`` [3] (scene units) as notes tell them."""
+    return " × ".join(f"{side:.3g}" for side in sides)
 
 
 def find_cuboid(scene: Scene, config: CuboidConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -7,18 +7,14 @@ ours: from the silhouettes where photos have transparent or masked pixels, else 
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from ..memory import require_points
 from ..progress import Progress
 from ..types import Initialization, PointCloud, Scene
-from .base import CostMeter
-from .cuboid import CuboidConfig, find_cuboid
+from .cuboid import CuboidConfig, Filling, size_text, start_in_cuboid
 from .random.frusta import Box
-from .random.initializer import POINT_BYTES
 
 
 class SGPose:
@@ -30,26 +26,11 @@ class SGPose:
     def initialize(
         self, scene: Scene, *, seed: int, progress: Progress, work_dir: Path | None = None
     ) -> Initialization:
-        """Raises SceneError where the cameras do not look at a common place, OutOfMemory when there is no room for so
-        many points, and what decoding the photos does where they have transparent or masked pixels."""
-        config = self.config
-        require_points(config.count, POINT_BYTES)
-        with CostMeter() as cost, cost.stage("draw"):
-            center, sides = find_cuboid(scene, config)
-            rng = np.random.default_rng(seed)
-            points = PointCloud(xyz=Box(center, sides).propose(rng, config.count), rgb=rng.random((config.count, 3)))
-        size = " × ".join(f"{side:.3g}" for side in sides)
+        """Raises what :func:`splatinit.initializers.cuboid.start_in_cuboid` does."""
+        return start_in_cuboid("sgpose", "draw", scene, self.config, seed, self._fill)
+
+    def _fill(self, center: np.ndarray, sides: np.ndarray, rng: np.random.Generator) -> Filling:
+        count = self.config.count
+        points = PointCloud(xyz=Box(center, sides).propose(rng, count), rgb=rng.random((count, 3)))
         where = ", ".join(f"{value:.3g}" for value in center)
-        return Initialization(
-            points=points,
-            seconds=cost.seconds,
-            peak_memory_mb=cost.peak_memory_mb,
-            recipe={
-                "initializer": "sgpose",
-                **asdict(config),
-                "seed": seed,
-                "center": center.tolist(),
-                "sides": sides.tolist(),
-            },
-            notes=(f"{config.count} points in a cuboid of {size} around ({where})",),
-        )
+        return Filling(points, f"{count} points in a cuboid of {size_text(sides)} around ({where})", {})
