@@ -119,14 +119,16 @@ def set_simd(level: str) -> None:
         raise ConfigError(f"The instruction set '{level}' is unknown or cannot run on this processor.")
 
 
-def check_code(code: int, what: str) -> None:
-    """Turn a return code of the library into the error it stands for."""
+# What scratch memory grows with, where a part does not know better.
+ROOM = "Close other programs, or use fewer threads (SPLATINIT_THREADS) or a smaller --max-size."
+
+
+def check_code(code: int, what: str, *, hint: str = ROOM) -> None:
+    """Turn a return code of the library into the error it stands for; ``hint``: what helps where memory runs out."""
     if code == OK:
         return
     if code == OUT_OF_MEMORY:
-        raise OutOfMemory(
-            f"{what}: out of memory.", hint="Use fewer Gaussians (densify.max_count) or a smaller --max-size."
-        )
+        raise OutOfMemory(f"{what}: out of memory.", hint=hint)
     if code == TOO_MANY_PAIRS:
         raise OutOfMemory(
             f"{what}: more than 2³¹ (tile, Gaussian) pairs: the Gaussians cover far too much of the image.",

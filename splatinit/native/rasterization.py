@@ -8,6 +8,7 @@ from ..errors import OutOfMemory
 from .loading import check_code, declare, library
 
 STAGES = ("project", "sort_and_bin", "blend", "loss", "blend_vjp", "project_vjp")  # of Workspace.timings
+FEWER = "Use fewer Gaussians (densify.max_count) or a smaller --max-size."  # where memory runs out
 
 
 # The structs of cuda/include/splat/api.h, field by field.
@@ -125,7 +126,7 @@ def forward(
     code = library().splat_cpu_forward(
         workspace.handle, byref(gaussians), byref(view), byref(image), byref(aux), byref(info)
     )
-    check_code(code, "render")
+    check_code(code, "render", hint=FEWER)
 
 
 def backward(
@@ -144,7 +145,7 @@ def backward(
         byref(gradients),
         None if adam is None else byref(adam),
     )
-    check_code(code, "backward of render")
+    check_code(code, "backward of render", hint=FEWER)
 
 
 def count_pairs(workspace: Workspace, view: ViewArg) -> tuple[int, int]:

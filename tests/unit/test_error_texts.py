@@ -262,7 +262,7 @@ def test_reference_arguments():
 @pytest.mark.parametrize(
     ("code", "error", "text"),
     [
-        (native.OUT_OF_MEMORY, OutOfMemory, "draw: out of memory.\n.*densify.max_count"),
+        (native.OUT_OF_MEMORY, OutOfMemory, r"draw: out of memory.\n.*SPLATINIT_THREADS"),
         (native.TOO_MANY_PAIRS, OutOfMemory, r"draw: more than 2³¹ \(tile, Gaussian\) pairs"),
         (77, BackendError, r"draw: the native engine refused its arguments \(code 77\)"),
     ],
@@ -270,6 +270,37 @@ def test_reference_arguments():
 def test_codes_of_the_native_engine(code, error, text):
     with says(error, text):
         native.check_code(code, "draw")
+
+
+class _Full:
+    """A library without memory."""
+
+    def __getattr__(self, name):
+        return lambda *arguments: native.OUT_OF_MEMORY
+
+
+def test_each_part_of_the_native_engine_says_what_helps_where_memory_runs_out(monkeypatch):
+    for part in (native.field, native.stereo, native.rasterization):
+        monkeypatch.setattr(part, "library", _Full)
+    mlp = native.Mlp(inputs=3, width=4, hidden=1, outputs=2)
+    weights, x, v = torch.zeros(mlp.size), torch.zeros(5, 3), torch.zeros(5, 2)
+    with says(OutOfMemory, "^MLP: out of memory") as outputs:
+        native.mlp_outputs(mlp, weights, x)
+    with says(OutOfMemory, "^gradient of the MLP: out of memory") as gradient:
+        native.mlp_outputs_vjp(mlp, weights, x, v)
+    with says(OutOfMemory, "^stereo: out of memory") as smoothed:
+        native.stereo_semiglobal(np.zeros((3, 2, 4)), np.zeros((3, 4)), slope=0.1, jump=1.0)
+    for caught in (outputs, gradient, smoothed):
+        assert "SPLATINIT_THREADS" in str(caught.value) and "Gaussians" not in str(caught.value)
+    with says(OutOfMemory, "^render: out of memory.\n.*densify.max_count"):
+        native.forward(
+            SimpleNamespace(handle=None),
+            native.GaussiansArg(),
+            native.ViewArg(),
+            native.ImageArg(),
+            native.AuxArg(),
+            native.FrameInfo(),
+        )
 
 
 def test_native_library(tmp_path, monkeypatch):

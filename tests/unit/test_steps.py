@@ -147,7 +147,7 @@ def test_a_refused_update_leaves_the_gaussians(monkeypatch: pytest.MonkeyPatch) 
     before = {name: tensor.clone() for name, tensor in adam.state().items()}
     step.loss(tasks(1)[0])
 
-    def refuse(code: int, what: str) -> None:
+    def refuse(code: int, what: str, hint: str) -> None:
         raise OutOfMemory(what)
 
     monkeypatch.setattr(native.rasterization, "library", lambda: _Refuses())
