@@ -779,14 +779,22 @@ void check_stereo() {
     where = before;
 }
 
+struct FieldCase {
+    int64_t n;
+    int inputs, width, hidden, outputs, degree;
+    bool optional;  // with what may be absent
+};
+
 // The radiance field on points and rays that end where their memory ends, moderate and hostile.
-std::vector<Floats> run_field(int64_t n, bool hostile, int threads, unsigned char fill) {
+std::vector<Floats> run_field(const FieldCase& c, bool hostile, int threads, unsigned char fill) {
     splat_cpu_set_threads(threads);
+    const int64_t n = c.n;
     Random random{uint64_t(n) + 5};
     const splat_grid grid = {4, {1, 5, 9, 70}, {8, 216, 256, 64}};
     const size_t rows = 8 + 216 + 256 + 64, count = size_t(n);
-    const splat_mlp mlp = {8, 33, 2, 4};
-    const size_t size = 9 * 33 + 34 * 33 + 34 * 4;
+    const splat_mlp mlp = {c.inputs, c.width, c.hidden, c.outputs};
+    const size_t in = size_t(c.inputs), width = size_t(c.width), wide = size_t(c.outputs), bases = size_t((c.degree + 1) * (c.degree + 1));
+    const size_t size = (in + 1) * width + size_t(c.hidden - 1) * (width + 1) * width + (width + 1) * wide;
     const float kHostile[] = {kNan, kInf, -kInf, FLT_MAX, -FLT_MAX, 1e-40f, -0.0f};
     const auto fill_in = [&](size_t floats, float lo, float hi) {
         Floats values = random.fill(floats, lo, hi);
@@ -795,12 +803,15 @@ std::vector<Floats> run_field(int64_t n, bool hostile, int threads, unsigned cha
     };
     const Guarded<float> table(random.fill(2 * rows, -1, 1)), weights(random.fill(size, -0.5f, 0.5f));
     const Guarded<float> points(fill_in(3 * count, -0.1f, 1.1f)), v(fill_in(8 * count, -1, 1));
-    Guarded<float> encoded(8 * count, fill), v_table(2 * rows, fill), out(4 * count, fill), v_x(8 * count, fill), v_weights(size, fill);
+    const Guarded<float> x(fill_in(in * count, -1, 1)), v_out(fill_in(wide * count, -1, 1));
+    Guarded<float> encoded(8 * count, fill), v_table(2 * rows, fill), out(wide * count, fill), v_x(c.optional ? in * count : 0, fill);
+    Guarded<float> v_weights(size, fill);
     expect(splat_cpu_grid(&grid, table.data(), points.data(), n, encoded.data()) == SPLAT_OK, "the grid was refused");
     expect(all_finite(encoded.data(), encoded.size()), "a finite table gave features that are not finite");
     expect(splat_cpu_grid_vjp(&grid, points.data(), v.data(), n, v_table.data()) == SPLAT_OK, "the grid's gradient was refused");
-    expect(splat_cpu_mlp(&mlp, weights.data(), v.data(), n, out.data()) == SPLAT_OK, "the MLP was refused");
-    expect(splat_cpu_mlp_vjp(&mlp, weights.data(), v.data(), v.data(), n, v_x.data(), v_weights.data()) == SPLAT_OK,
+    expect(splat_cpu_mlp(&mlp, weights.data(), x.data(), n, out.data()) == SPLAT_OK, "the MLP was refused");
+    expect(splat_cpu_mlp_vjp(&mlp, weights.data(), x.data(), v_out.data(), n, c.optional ? v_x.data() : nullptr, v_weights.data()) ==
+               SPLAT_OK,
            "the MLP's gradient was refused");
     std::vector<int64_t> starts = {0, 0};
     while (starts.back() < n) starts.push_back(std::min(n, starts.back() + int64_t(random.next() % 40)));
@@ -813,10 +824,11 @@ std::vector<Floats> run_field(int64_t n, bool hostile, int threads, unsigned cha
     Guarded<float> share(count, fill), sum(3 * rays, fill), opacity(rays, fill), depth(rays, fill), distortion(rays, fill);
     const splat_ray_sums sums = {share.data(), sum.data(), opacity.data(), depth.data(), distortion.data()};
     expect(splat_cpu_rays(&samples, &sums) == SPLAT_OK, "rays were refused");
-    Guarded<float> v_density(count, fill), v_rgb(3 * count, fill), basis(16 * count, fill);
-    const splat_ray_cotangents cotangents = {v_sum.data(), v_sum.data(), v_sum.data() + rays, v_sum.data() + 2 * rays};
+    Guarded<float> v_density(count, fill), v_rgb(3 * count, fill), basis(bases * count, fill);
+    splat_ray_cotangents cotangents = {v_sum.data(), nullptr, nullptr, nullptr};
+    if (c.optional) cotangents = {v_sum.data(), v_sum.data(), v_sum.data() + rays, v_sum.data() + 2 * rays};
     expect(splat_cpu_rays_vjp(&samples, &cotangents, v_density.data(), v_rgb.data()) == SPLAT_OK, "the gradient of rays was refused");
-    expect(splat_cpu_sh_basis(3, points.data(), n, basis.data()) == SPLAT_OK, "spherical harmonics were refused");
+    expect(splat_cpu_sh_basis(c.degree, points.data(), n, basis.data()) == SPLAT_OK, "spherical harmonics were refused");
     // A box or a ball; rays from the points, along whatever lies in v.
     const splat_space space = {int32_t(n % 2), {-0.2f, 0.1f, 0.0f}, {1.0f, 1.0f, 1.0f}};
     const splat_sampling sampling = {5, 1 + int32_t(n % 70), 3, 0.1f, 0.05f};
@@ -830,7 +842,7 @@ std::vector<Floats> run_field(int64_t n, bool hostile, int threads, unsigned cha
     expect(splat_cpu_ray_samples(&space, &sampling, known.data(), points.data(), v.data(), n, shifts.data(), &sampled_rays) == SPLAT_OK,
            "samples along rays were refused");
     expect(shifts.intact(), "the samples wrote beside the shifts");
-    for (const Guarded<float>* input : {&table, &weights, &points, &v, &density, &length, &distance, &rgb, &v_sum})
+    for (const Guarded<float>* input : {&table, &weights, &points, &v, &x, &v_out, &density, &length, &distance, &rgb, &v_sum})
         expect(input->intact(), "the field wrote beside an input");
     std::vector<Floats> found;
     for (const Guarded<float>* output : {&encoded, &v_table, &out, &v_x, &v_weights, &share, &sum, &opacity, &depth, &distortion,
@@ -845,17 +857,84 @@ std::vector<Floats> run_field(int64_t n, bool hostile, int threads, unsigned cha
 
 void check_field() {
     const std::string before = where;
-    for (const int64_t n : {0, 1, 15, 16, 17, 63, 64, 65, 300})
+    // Around every vector and block, and enough of each for every loop to have work for seven threads.
+    const FieldCase kCases[] = {
+        {0, 8, 33, 2, 4, 3, true},    {1, 1, 1, 1, 1, 0, false},     {15, 64, 64, 2, 64, 1, true}, {16, 16, 32, 1, 16, 2, true},
+        {17, 8, 33, 2, 4, 3, false},  {63, 31, 17, 1, 3, 3, true},   {64, 8, 33, 2, 4, 3, true},   {65, 8, 64, 2, 1, 3, true},
+        {300, 8, 33, 2, 4, 3, true},  {9000, 8, 16, 1, 4, 2, true},
+    };
+    for (const FieldCase& c : kCases)
         for (const bool hostile : {false, true}) {
-            where = before + ", field of " + std::to_string(n) + (hostile ? " hostile samples" : " samples");
-            const std::vector<Floats> want = run_field(n, hostile, 1, 0x00);
+            where = before + ", field of " + std::to_string(c.n) + (hostile ? " hostile samples" : " samples");
+            const std::vector<Floats> want = run_field(c, hostile, 1, 0x00);
             for (int threads : {2, 3, 7}) {
-                const std::vector<Floats> got = run_field(n, hostile, threads, 0xff);
+                const std::vector<Floats> got = run_field(c, hostile, threads, 0xff);
                 for (size_t m = 0; m < want.size(); ++m)
                     expect(same_bits(want[m].data(), got[m].data(), want[m].size()), "output %zu differs with %d threads", m, threads);
             }
         }
     where = before;
+}
+
+void check_field_refusals() {
+    const auto refused = [](const char* what, int code) { expect(code == SPLAT_BAD_ARGUMENT, "%s gave %d", what, code); };
+    Guarded<float> floats(4096, 0);
+    float* f = floats.data();
+    const splat_grid right = {2, {1, 70}, {8, 64}};
+    const auto grid = [&](const char* what, const std::function<void(splat_grid&)>& change) {
+        splat_grid wrong = right;
+        change(wrong);
+        refused(what, splat_cpu_grid(&wrong, f, f, 1, f + 100));
+        refused(what, splat_cpu_grid_vjp(&wrong, f, f + 100, 1, f + 200));
+    };
+    grid("no level", [](splat_grid& g) { g.levels = 0; });
+    grid("17 levels", [](splat_grid& g) { g.levels = 17; });
+    grid("a level without cells", [](splat_grid& g) { g.cells[1] = 0; });
+    grid("65536 cells", [](splat_grid& g) { g.cells[1] = 65536; });
+    grid("a level without entries", [](splat_grid& g) { g.rows[0] = 0; });
+    grid("hashes into 63 entries", [](splat_grid& g) { g.rows[1] = 63; });
+    grid("entries beyond 2^31", [](splat_grid& g) { g.levels = 3, g.cells[2] = 65535, g.rows[0] = g.rows[1] = g.rows[2] = 1 << 30; });
+    refused("no grid", splat_cpu_grid(nullptr, f, f, 1, f + 100));
+    refused("no table", splat_cpu_grid(&right, nullptr, f, 1, f + 100));
+    refused("a negative number of points", splat_cpu_grid(&right, f, f, -1, f + 100));
+    refused("no gradient of features", splat_cpu_grid_vjp(&right, f, nullptr, 1, f + 200));
+    refused("no gradient of the table", splat_cpu_grid_vjp(&right, f, f, 0, nullptr));
+    const splat_mlp small = {2, 3, 1, 2};
+    const auto mlp = [&](const char* what, const std::function<void(splat_mlp&)>& change) {
+        splat_mlp wrong = small;
+        change(wrong);
+        refused(what, splat_cpu_mlp(&wrong, f, f, 1, f + 100));
+        refused(what, splat_cpu_mlp_vjp(&wrong, f, f, f, 1, nullptr, f + 200));
+    };
+    mlp("no inputs", [](splat_mlp& m) { m.inputs = 0; });
+    mlp("65 inputs", [](splat_mlp& m) { m.inputs = 65; });
+    mlp("65 wide", [](splat_mlp& m) { m.width = 65; });
+    mlp("no hidden layer", [](splat_mlp& m) { m.hidden = 0; });
+    mlp("3 hidden layers", [](splat_mlp& m) { m.hidden = 3; });
+    mlp("65 outputs", [](splat_mlp& m) { m.outputs = 65; });
+    refused("no MLP", splat_cpu_mlp(nullptr, f, f, 1, f + 100));
+    refused("no weights", splat_cpu_mlp(&small, nullptr, f, 1, f + 100));
+    refused("no inputs of an MLP", splat_cpu_mlp(&small, f, nullptr, 1, f + 100));
+    refused("no gradient of weights", splat_cpu_mlp_vjp(&small, f, f, f, 1, f + 100, nullptr));
+    const splat_ray_sums sums = {f, f, f, f, f};
+    const splat_ray_cotangents v = {f, nullptr, nullptr, nullptr};
+    const auto rays = [&](const char* what, const std::vector<int64_t>& starts, int64_t samples, const float* density) {
+        const Guarded<int64_t> first(starts);
+        const splat_rays wrong = {int64_t(starts.size()) - 1, samples, first.data(), density, f, f, f, f, f};
+        refused(what, splat_cpu_rays(&wrong, &sums));
+        refused(what, splat_cpu_rays_vjp(&wrong, &v, f, f));
+    };
+    rays("rays that begin behind the first sample", {1, 3}, 3, f);
+    rays("rays that end before the last sample", {0, 2}, 3, f);
+    rays("rays that end behind the last sample", {0, 4}, 3, f);
+    rays("rays that run backwards", {0, 3, 2, 3}, 3, f);
+    rays("a negative number of rays", {}, 0, f);
+    rays("no density", {0, 3}, 3, nullptr);
+    refused("no rays", splat_cpu_rays(nullptr, &sums));
+    refused("SH degree 4", splat_cpu_sh_basis(4, f, 1, f + 100));
+    refused("SH degree -1", splat_cpu_sh_basis(-1, f, 1, f + 100));
+    refused("no directions", splat_cpu_sh_basis(0, nullptr, 1, f + 100));
+    expect(floats.intact() && std::all_of(f, f + 4096, [](float value) { return value == 0; }), "a refused call wrote");
 }
 
 // Two callers at once, each with a workspace of its own.
@@ -908,6 +987,7 @@ int main(int argc, char** argv) {
         return 77;
     }
     check_refusals();
+    check_field_refusals();
     where = level;
     const std::vector<Case> cases = make_cases();
     Workspace used;
