@@ -10,7 +10,7 @@ from tiny import MemoryPhoto
 
 from splatinit.errors import ConfigError, SceneError
 from splatinit.geometry.neighbours import mean_neighbour_distance
-from splatinit.initializers.random import Random, RandomConfig
+from splatinit.initializers.random import Random, RandomConfig, initializer
 from splatinit.initializers.random.frusta import SPACING, Box, Contracted, LogDepth, draw, seen_by
 from splatinit.initializers.rig import Rig
 from splatinit.progress import Silent
@@ -209,6 +209,26 @@ def test_colours_are_the_mean_of_the_photos_that_show_a_place():
             np.testing.assert_allclose(colour, np.mean(shown, axis=0) / 255, atol=1e-6)
     mean = begin(scene, colour="mean").points.rgb
     np.testing.assert_allclose(mean, np.broadcast_to(np.mean(colours, axis=0) / 255, mean.shape), atol=1e-6)
+
+
+def test_colours_that_no_setting_names():
+    """The cubes are the published baseline, whatever the photos show; in the frusta colours come from them."""
+    scene = scene_of(ring(), [RED] * 6)
+    frusta = begin(scene)
+    assert np.abs(frusta.points.rgb - np.array(RED) / 255).max() < 1e-6 and frusta.recipe["colour"] == "average"
+    cube = begin(scene, volume="auto")
+    assert cube.recipe["volume"] == "cameras" and cube.recipe["colour"] == "random" and list(cube.seconds) == ["draw"]
+    assert cube.points.rgb.std(axis=0).min() > 0.25  # of numbers even in [0, 1]: 0.29
+    blender = begin(scene, volume="blender")
+    assert blender.recipe["colour"] == "grey" and np.abs(blender.points.rgb - 0.5).max() < 2e-3
+
+
+def test_colours_of_photos_need_room(monkeypatch):
+    wanted = []
+    monkeypatch.setattr(initializer, "require_points", lambda count, each: wanted.append(each))
+    for colour in ("random", "auto", "average"):
+        begin(scene_of(ring()), colour=colour)
+    assert wanted == [100, 340, 340]
 
 
 def test_photos_that_differ_from_most_weigh_less_where_consistent():

@@ -12,6 +12,7 @@ SAMPLINGS = ("auto", "uniform", "log_depth", "contracted")
 SIZES = ("neighbours", "density")
 COLOURS = ("auto", "random", "grey", "mean", "average", "consistent")
 FROM_PHOTOS = ("mean", "average", "consistent")
+AUTO_COLOUR = {"blender": "grey", "frusta": "average"}
 
 # How much larger than its reference a cube is unless ``size`` says otherwise. 3 is the literature's baseline for the
 # cameras' box; with 1, 3DGS loses 5 dB on Mip-NeRF 360 (3DGS-MCMC, arXiv:2404.09591, ablation of the extent).
@@ -55,7 +56,7 @@ class RandomConfig:
         colour: "random" (uniform in [0, 1]³, gsplat), "grey" (3DGS on Blender scenes), "mean": the mean colour of the
             training photos. "average": each point's mean over the pixels that show its place. "consistent": the same,
             with photos that differ from most weighing less; a place that photos do not agree on is mostly empty.
-            "auto": grey in Blender's cube, random elsewhere.
+            "auto": what is published for the cubes, grey in Blender's and random elsewhere, and "average" in "frusta".
     """
 
     count: int = 100_000
@@ -111,6 +112,10 @@ class RandomConfig:
     def density(self) -> str:
         """The sampling that "auto" stands for, else the one chosen."""
         return self.sampling if self.sampling != "auto" else "log_depth" if self.volume == "frusta" else "uniform"
+
+    def colour_in(self, volume: str) -> str:
+        """The colour that "auto" stands for in the volume that was chosen, else the one chosen."""
+        return AUTO_COLOUR.get(volume, "random") if self.colour == "auto" else self.colour
 
     def depths(self, volume: str) -> tuple[float, float]:
         """Clearance and far end in scene extents, for the volume that was chosen."""

@@ -37,11 +37,11 @@ class Random:
         colours come from them."""
         config = self.config
         each = FRUSTA_POINT_BYTES if config.volume == "frusta" else POINT_BYTES
-        require_points(config.count, PHOTO_POINT_BYTES if config.colour in FROM_PHOTOS else each)
+        require_points(config.count, PHOTO_POINT_BYTES if config.colour_in(config.volume) in FROM_PHOTOS else each)
         with CostMeter() as cost:
             with cost.stage("draw"):
                 volume = choose_volume(scene) if config.volume == "auto" else config.volume
-                colour = ("grey" if volume == "blender" else "random") if config.colour == "auto" else config.colour
+                colour = config.colour_in(volume)
                 facts: dict[str, object] = {}
                 if volume == "frusta":
                     places, inside = places_in_frusta(scene, config)
