@@ -67,6 +67,14 @@ def views_of(cameras, xyz):
 
 
 # ------------------------------------------------------------------------------------------------------------ volume
+def test_how_many_cameras_must_see_a_place_by_itself():
+    config = RandomConfig(volume="frusta")
+    assert [config.views_among(n) for n in (1, 2, 12, 17, 18, 47, 48, 500)] == [2, 2, 2, 2, 3, 7, 8, 8]
+    assert RandomConfig(volume="frusta", min_views=1).views_among(500) == 1
+    start = begin(scene_of(ring(18)))
+    assert (views_of(ring(18), start.points.xyz.astype(float)) >= 3).mean() > 0.99 and start.recipe["min_views"] == 3
+
+
 def test_how_many_cameras_see_a_place():
     cameras = [*ring(), camera_at((0.1, 0.2, 0.3), (5, 0, 0))]
     xyz = np.random.default_rng(0).uniform(-6, 6, (3000, 3))

@@ -38,7 +38,8 @@ class RandomConfig:
             to ``far``. "auto": "blender" where the photos have transparent pixels and all training cameras stand
             outside that cube and look at it, else "cameras".
         size: factor on the cube's side, None for the literature's (cameras 3, points 1, blender 1).
-        min_views: in "frusta", how many training cameras must see a place; 2 can triangulate it.
+        min_views: in "frusta", how many training cameras must see a place; 2 can triangulate it. None: a sixth of them,
+            but from 2 to 8.
         far: in "frusta", scene extents (1.1 × the largest distance of a training camera from their mean) at which the
             volume ends: from the cameras' mean with sampling "uniform" and "contracted", from the camera that draws
             with "log_depth". None: 3 for "uniform", else 30.
@@ -62,7 +63,7 @@ class RandomConfig:
     count: int = 100_000
     volume: str = "auto"
     size: float | None = None
-    min_views: int = 2
+    min_views: int | None = None
     far: float | None = None
     sampling: str = "auto"
     clearance: float | None = None
@@ -82,8 +83,8 @@ class RandomConfig:
                 raise ConfigError(f"init.{name} is {value:g}; expected a positive factor.")
         if self.clearance is not None and not 0 <= self.clearance < float("inf"):
             raise ConfigError(f"init.clearance is {self.clearance:g}; expected a finite number that is not negative.")
-        if self.min_views < 1:
-            raise ConfigError(f"init.min_views is {self.min_views}; expected at least 1 training camera.")
+        if self.min_views is not None and self.min_views < 1:
+            raise ConfigError(f"init.min_views is {self.min_views}; expected at least 1 training camera, or none.")
         if self.volume != "frusta":
             if self.sampling not in ("auto", "uniform"):
                 raise ConfigError(
@@ -112,6 +113,10 @@ class RandomConfig:
     def density(self) -> str:
         """The sampling that "auto" stands for, else the one chosen."""
         return self.sampling if self.sampling != "auto" else "log_depth" if self.volume == "frusta" else "uniform"
+
+    def views_among(self, cameras: int) -> int:
+        """``min_views``, or what it is by itself among so many training cameras."""
+        return self.min_views if self.min_views is not None else min(8, max(2, cameras // 6))
 
     def colour_in(self, volume: str) -> str:
         """The colour that "auto" stands for in the volume that was chosen, else the one chosen."""

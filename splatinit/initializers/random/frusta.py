@@ -124,9 +124,10 @@ def places_in_frusta(scene: Scene, config: RandomConfig) -> tuple[Places, Callab
     """
     rig = Rig.of([view.camera for view in scene.train])
     where = f"{scene.root}: init.volume=frusta"
-    if config.min_views > len(rig):
+    views = config.views_among(len(rig))
+    if views > len(rig):
         raise SceneError(
-            f"{where} wants places that {config.min_views} training cameras see, and the scene has {len(rig)}.",
+            f"{where} wants places that {views} training cameras see, and the scene has {len(rig)}.",
             hint=f"Use init.min_views={len(rig)} or fewer.",
         )
     middle = rig.center.mean(axis=0)
@@ -147,7 +148,7 @@ def places_in_frusta(scene: Scene, config: RandomConfig) -> tuple[Places, Callab
         places, end = _box_around(rig, middle, distance, far), far
 
     def inside(xyz: np.ndarray) -> np.ndarray:
-        return (np.linalg.norm(xyz - middle, axis=1) <= end) & (seen_by(rig, xyz) >= config.min_views)
+        return (np.linalg.norm(xyz - middle, axis=1) <= end) & (seen_by(rig, xyz) >= views)
 
     return places, inside
 

@@ -45,7 +45,9 @@ class Random:
                 facts: dict[str, object] = {}
                 if volume == "frusta":
                     places, inside = places_in_frusta(scene, config)
-                    note = f"{config.count} points where at least {config.min_views} of {len(scene.train)} cameras look"
+                    views = config.views_among(len(scene.train))
+                    facts = {"min_views": views}
+                    note = f"{config.count} points where at least {views} of {len(scene.train)} cameras look"
                     note += f", drawn '{config.density}'"
                 else:
                     center, side = cube(scene, volume)
