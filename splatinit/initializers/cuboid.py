@@ -9,22 +9,19 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..decoding import each_decoded
 from ..errors import ConfigError, SceneError
 from ..memory import require_points
 from ..types import Initialization, PointCloud, Scene
 from .base import CostMeter
 from .random.initializer import POINT_BYTES
 from .rig import Rig
+from .silhouettes import count_views, silhouettes
 
-OPAQUE = 128  # of 255: a more transparent pixel shows the background
 CELLS = 40  # along each side of what is searched
 SEARCHES = 3  # each in the cuboid that the one before found
-SILHOUETTE = 200  # px, longer side at which silhouettes are kept: 30 kB a photo
 # Least spread of the directions in which the cameras look, as the variance across the direction in which it is least:
 # 2° of standard deviation. With less, where the axes meet is noise.
 LEAST_SPREAD = 1.2e-3
-PAIRS = 2**19  # cameras × places that are projected at once: about 60 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,14 +147,14 @@ def _looked_at(scene: Scene, share: float) -> tuple[np.ndarray, np.ndarray]:
             hint="Give the volume by init.cuboid=x0,y0,z0,x1,y1,z1, or use --init random init.volume=frusta.",
         )
     radius = float(np.quantile(np.linalg.norm(rig.center - focus, axis=1), 1 - share, method="lower"))
-    silhouettes = _silhouettes(scene)
+    found = silhouettes(scene, masked=True)
     low, high = focus - radius, focus + radius
     for _ in range(SEARCHES):
         step = (high - low) / CELLS
         axes = [low[i] + (np.arange(CELLS) + 0.5) * step[i] for i in range(3)]
         xyz = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
         xyz = xyz[np.linalg.norm(xyz - focus, axis=1) <= radius]
-        xyz = xyz[_shown_by(rig, silhouettes, xyz) >= need]
+        xyz = xyz[count_views(rig, found, xyz)[1] >= need]
         if len(xyz) == 0:
             raise SceneError(
                 f"{where} look at no place that {need} of their photos show, nearer than {radius:.3g} scene units to "
@@ -167,36 +164,3 @@ def _looked_at(scene: Scene, share: float) -> tuple[np.ndarray, np.ndarray]:
             )
         low, high = xyz.min(axis=0) - step / 2, xyz.max(axis=0) + step / 2
     return low, high
-
-
-def _silhouettes(scene: Scene) -> list[np.ndarray | None]:
-    """What of each photo counts: [h, w] bool, every so many pixels; None where all does."""
-    found: list[np.ndarray | None] = []
-    if not any(view.photo.has_alpha or view.photo.has_mask for view in scene.train):
-        return [None] * len(scene.train)
-    for view, pixels in each_decoded(scene.train):
-        stride = math.ceil(max(view.camera.width, view.camera.height) / SILHOUETTE)
-        usable: np.ndarray | None = None
-        for layer, least in ((pixels.alpha, OPAQUE), (pixels.mask, 255)):
-            if layer is not None:
-                shown = layer[stride // 2 :: stride, stride // 2 :: stride] >= least
-                usable = shown if usable is None else usable & shown
-        found.append(usable)
-    return found
-
-
-def _shown_by(rig: Rig, silhouettes: list[np.ndarray | None], xyz: np.ndarray) -> np.ndarray:
-    """In how many photos [n] the places [n, 3] fall on something."""
-    count = np.zeros(len(xyz), np.int64)
-    step = max(1, PAIRS // len(rig))
-    for start in range(0, len(xyz), step):
-        part = slice(start, start + step)
-        px, _, seen = rig.look(np.arange(len(rig)), xyz[part])
-        for index, silhouette in enumerate(silhouettes):
-            if silhouette is not None:
-                here = seen[index].nonzero()[0]
-                cell = px[index, here] / rig.size[index] * silhouette.shape[::-1]
-                column, row = cell.astype(np.int64).T
-                seen[index, here] = silhouette[row, column]
-        count[part] += seen.sum(axis=0)
-    return count

@@ -12,6 +12,7 @@ from ..types import Camera
 
 # A point seen with less than this many px of an edge is left out of overlaps: a window around it would leave the photo.
 BORDER = 2.0
+PAIRS = 2**19  # cameras × places that are projected at once: about 60 MB
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Rig:
         """Largest distance of a camera from their mean, 1 where all stand at one place."""
         radius = float(np.linalg.norm(self.center - self.center.mean(axis=0), axis=1).max())
         return radius if radius > 1e-8 else 1.0
+
+    def parts(self, count: int, cameras: int | None = None) -> list[slice]:
+        """``count`` places, so many at a time that all cameras (or so many) may look at them at once."""
+        step = max(1, PAIRS // (cameras or len(self)))
+        return [slice(start, start + step) for start in range(0, count, step)]
 
     def look(self, which: np.ndarray, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Points [p, 3] in the cameras ``which`` [c]: px [c, p, 2], depth z [c, p], which it sees [c, p]."""

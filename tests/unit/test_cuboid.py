@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_random import H, W, camera_at, ring, scene_of, sees
+from test_random import camera_at, ring, scene_of, sees, silhouettes_of
 
 from splatinit.errors import ConfigError, SceneError
 from splatinit.initializers.acui import Acui, cells_of
@@ -12,27 +12,11 @@ from splatinit.initializers.cuboid import CuboidConfig, find_cuboid, meeting_poi
 from splatinit.initializers.rig import Rig
 from splatinit.initializers.sgpose import SGPose
 from splatinit.progress import Silent
-from splatinit.types import Pixels
 
 
 def found(cameras, scene=None, **config):
     center, sides = find_cuboid(scene or scene_of(cameras), CuboidConfig(**config))
     return center - sides / 2, center + sides / 2
-
-
-def with_ball(cameras, center, radius, layer):
-    """Photos that show nothing but a ball: a pixel counts if the ray through its centre meets it."""
-    scene = scene_of(cameras)
-    columns, rows = np.meshgrid(np.arange(W) + 0.5, np.arange(H) + 0.5)
-    for view in scene.train:
-        K, pose = view.camera.K, view.camera.cam_from_world
-        rays = np.stack([(columns - K[0, 2]) / K[0, 0], (rows - K[1, 2]) / K[1, 1], np.ones((H, W))], axis=-1)
-        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-        middle = pose[:3, :3] @ center + pose[:3, 3]
-        off = np.linalg.norm(np.cross(rays, middle), axis=-1)
-        values = np.where(off <= radius, 255, 0).astype(np.uint8)
-        object.__setattr__(view.photo, "pixels", Pixels(view.photo.pixels.rgb, **{layer: values}))
-    return scene
 
 
 # ------------------------------------------------------------------------------------------------------------ cuboid
@@ -70,7 +54,7 @@ def test_the_cuboid_holds_the_places_that_most_cameras_see(share):
 def test_silhouettes_make_it_the_cuboid_of_the_object(layer):
     cameras = [*ring(8, height=1.0), *ring(8, height=-1.5)]
     center = np.array([0.2, -0.1, 0.15])
-    low, high = found(cameras, with_ball(cameras, center, 0.4, layer), share=1.0)
+    low, high = found(cameras, silhouettes_of(cameras, center, 0.4, layer), share=1.0)
     # A pixel is a tenth of a unit wide at the object: silhouettes end half of one inside or outside of it.
     np.testing.assert_allclose(low, center - 0.4, atol=0.13)
     np.testing.assert_allclose(high, center + 0.4, atol=0.13)
@@ -139,7 +123,7 @@ def test_cameras_that_enclose_nothing():
     outwards = [camera_at(camera.center, 2 * camera.center) for camera in ring()]
     with pytest.raises(SceneError, match="0 look towards where their axes meet; expected 2° and 6"):
         found(outwards)
-    nothing = with_ball(ring(), np.array([50.0, 50, 50]), 0.1, "alpha")
+    nothing = silhouettes_of(ring(), np.array([50.0, 50, 50]), 0.1, "alpha")
     with pytest.raises(SceneError, match="look at no place that 6 of their photos show") as error:
         found(ring(), nothing)
     assert "Lower init.share" in str(error.value)

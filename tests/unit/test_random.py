@@ -11,8 +11,9 @@ from tiny import MemoryPhoto
 from splatinit.errors import ConfigError, SceneError
 from splatinit.geometry.neighbours import mean_neighbour_distance
 from splatinit.initializers.random import Random, RandomConfig, initializer
-from splatinit.initializers.random.frusta import SPACING, Box, Contracted, LogDepth, draw, seen_by
+from splatinit.initializers.random.frusta import SPACING, Box, Contracted, LogDepth, draw
 from splatinit.initializers.rig import Rig
+from splatinit.initializers.silhouettes import count_views, silhouettes
 from splatinit.progress import Silent
 from splatinit.types import Camera, Pixels, Scene, View
 
@@ -75,13 +76,58 @@ def test_how_many_cameras_must_see_a_place_by_itself():
     assert (views_of(ring(18), start.points.xyz.astype(float)) >= 3).mean() > 0.99 and start.recipe["min_views"] == 3
 
 
+def silhouettes_of(cameras, center, radius, layer="alpha") -> Scene:
+    """Photos in which a ball is all that counts: a pixel does where the ray through its middle meets the ball."""
+    scene = scene_of(cameras, [(200, 40, 40)] * len(cameras))
+    columns, rows = np.meshgrid(np.arange(W) + 0.5, np.arange(H) + 0.5)
+    for view in scene.train:
+        K, pose = view.camera.K, view.camera.cam_from_world
+        rays = np.stack([(columns - K[0, 2]) / K[0, 0], (rows - K[1, 2]) / K[1, 1], np.ones((H, W))], axis=-1)
+        rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+        off = np.linalg.norm(np.cross(rays, pose[:3, :3] @ center + pose[:3, 3]), axis=-1)
+        values = np.where(off <= radius, 255, 0).astype(np.uint8)
+        object.__setattr__(view.photo, "pixels", Pixels(view.photo.pixels.rgb, **{layer: values}))
+    return scene
+
+
+@pytest.mark.parametrize("sampling", ["log_depth", "uniform"])
+def test_what_photos_see_through_is_empty(sampling):
+    cameras, center = [*ring(8, height=1.0), *ring(8, height=-1.5)], np.array([0.2, -0.1, 0.15])
+    scene = silhouettes_of(cameras, center, 0.8)
+    # Two or three cameras may look at a place behind the ball: it takes more to tell.
+    where = {"sampling": sampling, "min_views": 6}
+    start = begin(scene, far=1.3, **where, sizes="density")
+    distance = np.linalg.norm(start.points.xyz - center, axis=1)
+    # A pixel is a tenth of a unit wide at the ball, and one photo in ten may be transparent.
+    assert distance.max() < 1.1 and np.quantile(distance, 0.9) < 0.85 and distance.min() < 0.2
+    assert "at most 10% of their photos are transparent" in start.notes[0]
+    # Sizes are those of the density within the ball.
+    found = mean_neighbour_distance(start.points.xyz)
+    assert np.mean(found) == pytest.approx(np.mean(start.points.radius), rel=0.15)
+    through = begin(scene, far=1.3, **where, see_through=1.0)
+    assert (np.linalg.norm(through.points.xyz - center, axis=1) > 1.1).mean() > 0.5
+    assert "transparent" not in through.notes[0]
+    # A masked pixel tells nothing.
+    masked = begin(silhouettes_of(cameras, center, 0.8, "mask"), far=1.3, **where)
+    np.testing.assert_array_equal(masked.points.xyz, through.points.xyz)
+
+
+def test_photos_that_are_all_transparent_leave_no_volume():
+    nothing = silhouettes_of(ring(), np.zeros(3), -1.0)
+    with pytest.raises(SceneError, match="of 131072 places that were drawn, 0 are in the volume") as error:
+        begin(nothing, count=200_000)
+    assert "raise init.see_through" in str(error.value)
+    assert len(begin(nothing, see_through=1.0).points) == 500
+
+
 def test_how_many_cameras_see_a_place():
     cameras = [*ring(), camera_at((0.1, 0.2, 0.3), (5, 0, 0))]
     xyz = np.random.default_rng(0).uniform(-6, 6, (3000, 3))
     truth = views_of(cameras, xyz)
     assert set(truth) >= {0, 1, 2, 3}
-    np.testing.assert_array_equal(seen_by(Rig.of(cameras), xyz), truth)
-    assert len(seen_by(Rig.of(cameras), xyz[:0])) == 0
+    for seen in count_views(Rig.of(cameras), [None] * len(cameras), xyz):
+        np.testing.assert_array_equal(seen, truth)
+    assert len(count_views(Rig.of(cameras), [None] * len(cameras), xyz[:0])[0]) == 0
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "log_depth", "contracted"])
@@ -133,9 +179,13 @@ def test_the_clearance_empties_cubes_too():
 # ----------------------------------------------------------------------------------------------------------- density
 def densities():
     rig = Rig.of([camera_at((3, 0, 0)), camera_at((0, 4, 1))])
+    some, nothing = np.zeros((15, 8), bool), np.zeros((15, 8), bool)  # cells of 5 × 2 px
+    some[4:9, 3:5] = some[:, 6] = some[0] = True
     return {
         "box": Box(np.array([0.5, 0, 0]), np.array([4.0, 3.0, 5.0])),
         "log": LogDepth(rig, 0.5, 20.0),
+        "log, silhouettes": LogDepth(rig, 0.5, 20.0, [some, None]),
+        "log, one silhouette": LogDepth(rig, 0.5, 20.0, [nothing, None]),
         "contracted": Contracted(np.array([0.5, 0, 0]), 1.5, 8.0),
         "contracted, near": Contracted(np.array([0.5, 0, 0]), 3.0, 0.9),
     }
@@ -152,6 +202,21 @@ def test_densities_are_those_that_are_drawn_from(name, low):
     each = 1 / places.at(xyz)
     error = np.sqrt((each**2).sum()) / 400_000
     assert error < 0.05 and abs(each.sum() / 400_000 - 0.63) < 4 * error
+
+
+def test_nothing_is_drawn_beside_silhouettes():
+    cameras, scene = ring(), silhouettes_of(ring(), np.zeros(3), 0.8)
+    cells = silhouettes(scene, masked=False)
+    assert silhouettes(scene_of(cameras), masked=True) == [None] * 6
+    xyz = LogDepth(Rig.of(cameras), 0.5, 20.0, cells).propose(np.random.default_rng(0), 3000)
+    _, shown = count_views(Rig.of(cameras), cells, xyz)
+    assert (shown >= 1).mean() > 0.999
+    at = LogDepth(Rig.of(cameras), 0.5, 20.0, cells).at(xyz)
+    assert (at > 0).mean() > 0.999
+    # Off the ball for every camera: above it, where all of them look.
+    above = np.array([[0.0, 0.0, 0.97]])
+    assert LogDepth(Rig.of(cameras), 0.5, 20.0).at(above) > 0
+    assert LogDepth(Rig.of(cameras), 0.5, 20.0, cells).at(above) == 0
 
 
 def test_log_depth_gives_each_doubling_of_depth_the_same_share():
@@ -311,6 +376,8 @@ def test_a_place_is_asked_of_the_drawing_only_as_often_as_needed():
         ({"sampling": "log"}, "init.sampling is 'log'"),
         ({"sampling": "contracted"}, "init.sampling is 'contracted' and init.volume 'auto'"),
         ({"min_views": 0}, "init.min_views is 0"),
+        ({"see_through": 1.5}, r"init.see_through is 1.5; expected a share in \[0, 1\]"),
+        ({"see_through": float("nan")}, "init.see_through is nan"),
         ({"far": 0.0}, "init.far is 0"),
         ({"clearance": -0.1}, "init.clearance is -0.1"),
         ({"volume": "frusta", "clearance": 30.0}, "init.far is 30 and init.clearance 30"),

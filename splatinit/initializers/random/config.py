@@ -35,11 +35,13 @@ class RandomConfig:
             §7.3; gsplat's ±3 × scene extent is nearly the same cube). "points": the same for the box of the scene's
             sparse points, without the outermost 1 % at either end of each axis. "blender": [−1.3, 1.3]³, where the
             objects of Blender's synthetic scenes are. "frusta": what at least ``min_views`` training cameras see, up
-            to ``far``. "auto": "blender" where the photos have transparent pixels and all training cameras stand
-            outside that cube and look at it, else "cameras".
+            to ``far``, without what photos show through (``see_through``). "auto": "blender" where the photos have
+            transparent pixels and all training cameras stand outside that cube and look at it, else "cameras".
         size: factor on the cube's side, None for the literature's (cameras 3, points 1, blender 1).
         min_views: in "frusta", how many training cameras must see a place; 2 can triangulate it. None: a sixth of them,
             but from 2 to 8.
+        see_through: in "frusta", of the photos that show a place the share that may be transparent there; where more
+            are, nothing is. 0.1 leaves room for poses that are not exact; 1 asks no photo.
         far: in "frusta", scene extents (1.1 × the largest distance of a training camera from their mean) at which the
             volume ends: from the cameras' mean with sampling "uniform" and "contracted", from the camera that draws
             with "log_depth". None: 3 for "uniform", else 30.
@@ -64,6 +66,7 @@ class RandomConfig:
     volume: str = "auto"
     size: float | None = None
     min_views: int | None = None
+    see_through: float = 0.1
     far: float | None = None
     sampling: str = "auto"
     clearance: float | None = None
@@ -85,6 +88,8 @@ class RandomConfig:
             raise ConfigError(f"init.clearance is {self.clearance:g}; expected a finite number that is not negative.")
         if self.min_views is not None and self.min_views < 1:
             raise ConfigError(f"init.min_views is {self.min_views}; expected at least 1 training camera, or none.")
+        if not 0 <= self.see_through <= 1:
+            raise ConfigError(f"init.see_through is {self.see_through:g}; expected a share in [0, 1].")
         if self.volume != "frusta":
             if self.sampling not in ("auto", "uniform"):
                 raise ConfigError(

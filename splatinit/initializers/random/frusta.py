@@ -7,8 +7,9 @@ drawn from the same density, cut off at the volume's border and divided by the s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -17,10 +18,11 @@ from ...errors import SceneError
 from ...geometry.neighbours import nearest_distance
 from ...types import Scene
 from ..rig import BORDER, Rig
+from ..silhouettes import count_views, on_cells, silhouettes
 from .config import NEAREST, RandomConfig
 
+LOOKS = 8  # cameras that are asked at once whether a place is empty; most places need no more
 ROUND, SMALL_ROUND = 2**17, 2**14  # places proposed at once: at most, and at least where some are not kept
-PAIRS = 2**19  # cameras × places that are projected at once: about 60 MB
 # Proposals after which the share that is kept is asked for, and the share below which drawing on would take minutes.
 ASKED_AFTER, RAREST = 100_000, 1e-3
 # The mean distance to the 3 nearest of evenly drawn points, times the cube root of their number per volume: the k-th
@@ -59,16 +61,46 @@ class LogDepth:
     """Pixels of the photos, each as likely, at depths z from ``near`` to ``far`` whose logarithm is even.
 
     A camera's density at depth z is fx · fy / (area · z³ · ln(far / near)), area in px² being that of the pixels from
-    which is drawn; the mean of all cameras' is the density.
+    which is drawn; the mean of all cameras' is the density. With silhouettes, pixels in their cells are drawn from, and
+    photos without any are left out.
     """
 
     rig: Rig
     near: float
     far: float
+    silhouettes: Sequence[np.ndarray | None] | None = None
+
+    @cached_property
+    def _cells(self) -> dict[int, np.ndarray]:
+        """Camera → its silhouette without the cells that touch the photo's border; only cameras that have one."""
+        found = {}
+        for camera, silhouette in enumerate(self.silhouettes or ()):
+            if silhouette is not None:
+                column, row = (
+                    (np.arange(n) * size / n >= BORDER) & ((np.arange(n) + 1) * size / n <= size - BORDER)
+                    for n, size in zip(silhouette.shape[::-1], self.rig.size[camera], strict=True)
+                )
+                found[camera] = silhouette & row[:, None] & column
+        return found
+
+    @cached_property
+    def _area(self) -> np.ndarray:
+        """[cameras] px² that are drawn from."""
+        area = (self.rig.size - 2 * BORDER).prod(axis=1)
+        for camera, cells in self._cells.items():
+            area[camera] = self.rig.size[camera].prod() * cells.mean()
+        return area
 
     def propose(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        rig, index = self.rig, rng.integers(len(self.rig), size=count)
-        px = BORDER + (rig.size[index] - 2 * BORDER) * rng.random((count, 2))
+        rig, drawn = self.rig, self._area.nonzero()[0]
+        index, share = drawn[rng.integers(len(drawn), size=count)], rng.random((count, 2))
+        px = BORDER + (rig.size[index] - 2 * BORDER) * share
+        for camera, cells in self._cells.items():
+            here, known = (index == camera).nonzero()[0], np.argwhere(cells)
+            place = share[here, 0] * len(known)
+            row, column = known[place.astype(np.int64)].T
+            inner = np.stack([column + place % 1, row + share[here, 1]], axis=1)
+            px[here] = inner * rig.size[camera] / cells.shape[::-1]
         z = self.near * (self.far / self.near) ** rng.random(count)
         focal = np.stack([rig.K[index, 0, 0], rig.K[index, 1, 1]], axis=1)
         cam = np.column_stack([(px - rig.K[index, :2, 2]) / focal, np.ones(count)]) * z[:, None]
@@ -76,10 +108,11 @@ class LogDepth:
 
     def at(self, xyz: np.ndarray) -> np.ndarray:
         rig, density = self.rig, np.zeros(len(xyz))
-        area = (rig.size - 2 * BORDER).prod(axis=1)
-        peak = rig.K[:, 0, 0] * rig.K[:, 1, 1] / (area * math.log(self.far / self.near) * len(rig))
-        for part in _parts(len(xyz), len(rig)):
-            _, z, seen = rig.look(np.arange(len(rig)), xyz[part])
+        area = np.where(self._area > 0, self._area, np.inf) * np.count_nonzero(self._area)
+        peak = rig.K[:, 0, 0] * rig.K[:, 1, 1] / (area * math.log(self.far / self.near))
+        for part in rig.parts(len(xyz)):
+            px, z, seen = rig.look(np.arange(len(rig)), xyz[part])
+            on_cells(rig.size, self._cells, px, seen)
             drawn = seen & (z >= self.near) & (z <= self.far)
             density[part] = np.where(drawn, peak[:, None] / np.where(drawn, z, 1.0) ** 3, 0.0).sum(axis=0)
         return density
@@ -120,7 +153,8 @@ class Contracted:
 def places_in_frusta(scene: Scene, config: RandomConfig) -> tuple[Places, Callable[[np.ndarray], np.ndarray]]:
     """What to draw from, and which places [n, 3] of it are in the volume: [n] bool, without the clearance.
 
-    Raises SceneError where fewer cameras are there than have to see a place, and where all stand at one place.
+    Raises SceneError where fewer cameras are there than have to see a place, and where all stand at one place; and what
+    decoding the photos does where they have transparent pixels.
     """
     rig = Rig.of([view.camera for view in scene.train])
     where = f"{scene.root}: init.volume=frusta"
@@ -139,8 +173,12 @@ def places_in_frusta(scene: Scene, config: RandomConfig) -> tuple[Places, Callab
             hint="Photos must be taken from different places. For an object at the origin: init.volume=blender.",
         )
     near, far = (share * scene.extent for share in config.depths("frusta"))
+    # A masked pixel hides what is there; only a transparent one tells that nothing is.
+    known = silhouettes(scene, masked=False) if config.see_through < 1 else [None] * len(rig)
+    turns = 1 if all(silhouette is None for silhouette in known) else math.ceil(len(rig) / LOOKS)
     if config.density == "log_depth":
-        places: Places = LogDepth(rig, max(near, NEAREST * scene.extent), far)
+        some = any(silhouette is None or silhouette.any() for silhouette in known)
+        places: Places = LogDepth(rig, max(near, NEAREST * scene.extent), far, known if some else None)
         end = math.inf
     elif config.density == "contracted":
         places, end = Contracted(middle, rig.extent, far / rig.extent), math.inf
@@ -148,7 +186,16 @@ def places_in_frusta(scene: Scene, config: RandomConfig) -> tuple[Places, Callab
         places, end = _box_around(rig, middle, distance, far), far
 
     def inside(xyz: np.ndarray) -> np.ndarray:
-        return (np.linalg.norm(xyz - middle, axis=1) <= end) & (seen_by(rig, xyz) >= views)
+        seen, empty = np.zeros(len(xyz), np.int64), np.zeros(len(xyz), np.int64)
+        left = (np.linalg.norm(xyz - middle, axis=1) <= end).nonzero()[0]
+        for turn in range(turns):
+            more, shown = count_views(rig, known, xyz[left], np.arange(turn, len(rig), turns))
+            seen[left] += more
+            empty[left] += more - shown
+            left = left[empty[left] <= config.see_through * len(rig)]  # the others are lost, whoever else sees them
+        kept = np.zeros(len(xyz), bool)
+        kept[left] = (seen[left] >= views) & (empty[left] <= config.see_through * seen[left] + 1e-9)
+        return kept
 
     return places, inside
 
@@ -166,19 +213,6 @@ def _box_around(rig: Rig, middle: np.ndarray, distance: np.ndarray, far: float) 
             low, high = np.minimum(low, corner.min(axis=0)), np.maximum(high, corner.max(axis=0))
     low, high = np.maximum(low, middle - far), np.minimum(high, middle + far)
     return Box((low + high) / 2, high - low)
-
-
-def seen_by(rig: Rig, xyz: np.ndarray) -> np.ndarray:
-    """How many cameras [n] see each place [n, 3]: in front of them, and in the photo without its outermost 2 px."""
-    count = np.zeros(len(xyz), np.int64)
-    for part in _parts(len(xyz), len(rig)):
-        count[part] = rig.look(np.arange(len(rig)), xyz[part])[2].sum(axis=0)
-    return count
-
-
-def _parts(count: int, cameras: int) -> list[slice]:
-    step = max(1, PAIRS // cameras)
-    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def draw(
@@ -217,7 +251,8 @@ def draw(
             raise SceneError(
                 f"{where}: of {proposed} places that were drawn, {have} are in the volume: enough cameras see them, "
                 f"none is nearer than {clearance:.3g} scene units; expected one in {round(1 / RAREST)}.",
-                hint="Look at the poses (`splatinit check`): photos that overlap are needed. Otherwise lower "
-                "init.min_views or init.clearance, change init.far, or use init.volume=cameras.",
+                hint="Look at the poses, and at what is transparent (`splatinit check`): photos that overlap are "
+                "needed. Otherwise lower init.min_views or init.clearance, raise init.see_through, change init.far or "
+                "init.sampling, or use init.volume=cameras.",
             )
     return np.concatenate(kept)[:count], have / proposed

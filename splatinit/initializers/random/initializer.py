@@ -34,7 +34,7 @@ class Random:
     ) -> Initialization:
         """Raises SceneError when the cameras span no volume or do not overlap, BadPoints when the points' box is asked
         for and absent, OutOfMemory when there is no room for so many points, and what decoding the photos does where
-        colours come from them."""
+        colours or silhouettes come from them."""
         config = self.config
         each = FRUSTA_POINT_BYTES if config.volume == "frusta" else POINT_BYTES
         require_points(config.count, PHOTO_POINT_BYTES if config.colour_in(config.volume) in FROM_PHOTOS else each)
@@ -48,6 +48,8 @@ class Random:
                     views = config.views_among(len(scene.train))
                     facts = {"min_views": views}
                     note = f"{config.count} points where at least {views} of {len(scene.train)} cameras look"
+                    if config.see_through < 1 and any(view.photo.has_alpha for view in scene.train):
+                        note += f" and at most {config.see_through:.0%} of their photos are transparent"
                     note += f", drawn '{config.density}'"
                 else:
                     center, side = cube(scene, volume)
