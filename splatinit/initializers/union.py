@@ -38,7 +38,7 @@ class UnionConfig:
     """
 
     of: tuple[str, ...] = ("sfm", "random")
-    overlap: float = 1.0
+    overlap: float = 0.5
     count: int | None = None
     parts: Mapping[str, Any] = field(default_factory=dict, metadata={"parts": True})
 

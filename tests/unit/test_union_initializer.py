@@ -39,7 +39,7 @@ def start(tmp_path, sfm, file, seed=0, **settings):
 
 def test_a_repeat_goes_and_what_fills_room_stays(tmp_path):
     fine, coarse = grid(21, 0.1), grid(11, 0.4, z=0.01)  # coarse: 4 × 4 wide, and the fine one 2 × 2
-    begun = start(tmp_path, cloud(fine), cloud(coarse))
+    begun = start(tmp_path, cloud(fine), cloud(coarse), overlap=1.0)
     # Its spacing is 0.4: only what lies farther than that from the fine points, beyond 1.4 in x or y.
     added = begun.points.xyz[len(fine) :]
     assert (np.abs(added[:, :2]).max(axis=1) > 1.3).all()
@@ -47,8 +47,11 @@ def test_a_repeat_goes_and_what_fills_room_stays(tmp_path):
     assert len(added) == outside == 121 - 49
     assert "441 of the 441 points of sfm, 72 of the 121 points of file stay" in begun.notes[-1]
     # The other way round: fine detail beside coarse points is no repeat.
-    other = start(tmp_path, cloud(coarse), cloud(fine))
+    other = start(tmp_path, cloud(coarse), cloud(fine), overlap=1.0)
     assert len(other.points) > 121 + 400
+    # Half of its spacing of 0.4 unless told otherwise; that of the 4 corners is 0.46.
+    for away, stay in ((0.19, 0), (0.21, 21), (0.23, 25)):
+        assert len(start(tmp_path, cloud(fine), cloud(grid(5, 0.4, z=away))).points) == len(fine) + stay
     everything = start(tmp_path, cloud(fine), cloud(coarse), overlap=0.0)
     assert len(everything.points) == 441 + 121 and not [text for text in everything.notes if "repeat" in text]
     np.testing.assert_array_equal(start(tmp_path, cloud(fine), cloud(fine)).points.xyz, cloud(fine).xyz)
