@@ -627,9 +627,9 @@ def _config(
 def _nerf_key(chosen: RunConfig, seconds: float) -> str:
     """The setting that ``--nerf-seconds`` is short for. Raises ConfigError where no field is fitted."""
     if chosen.init.name == "nerf":
-        return "init.seconds"
+        return "init.fit_seconds"
     if "nerf" in getattr(chosen.init.settings, "of", ()):
-        return "init.nerf.seconds"
+        return "init.nerf.fit_seconds"
     raise ConfigError(
         f"--nerf-seconds: got {seconds:g} for the initializer '{chosen.init.name}', which fits no radiance field.",
         hint="Leave --nerf-seconds out, or choose --init nerf.",

@@ -57,7 +57,7 @@ NerfSecondsOption = Annotated[
         metavar="SECONDS",
         show_default="1000 steps",
         help="With [cyan]--init nerf[/]: how long its radiance field is fitted. Short for "
-        "[cyan]init.seconds=SECONDS[/]; the clock ends no two fits alike, [cyan]init.steps=N[/] does.",
+        "[cyan]init.fit_seconds=SECONDS[/]; the clock ends no two fits alike, [cyan]init.fit_steps=N[/] does.",
     ),
 ]
 ConfigOption = Annotated[

@@ -44,7 +44,7 @@ NEEDED = {
     "depth": ["init.count=300", "init.prior=true"],
     "rain": ["init.count=50", "init.size=1", "train.low_pass=300"],
     "acui": ["init.count=300"],
-    "nerf": ["init.count=300", "init.steps=150", "init.rays=256", "init.levels=4", "init.finest=32", "init.prior=true"],
+    "nerf": ["init.count=300", "init.fit_steps=150", "init.rays=256", "init.levels=4", "init.prior=true"],
     "sgpose": ["init.count=300"],
 }
 

@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not native.available(), reason="splat_cpu is not built in this installation"),
 ]
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ["init.steps=40", "init.rays=128", "init.levels=4", "init.finest=32", "init.count=200"]
+QUICK = ["init.fit_steps=40", "init.rays=128", "init.levels=4", "init.finest=32", "init.count=200"]
 
 
 def splatinit(*arguments: object, code: int = 0) -> str:
@@ -56,7 +56,7 @@ def test_a_field_of_real_photos_and_the_points_drawn_from_it(shared_data: Path, 
     fox, out = shared_data / "fox", tmp_path / "fox"
     size = ["--max-size", "160", "--seed", "0"]
     printed = splatinit(
-        "init", fox, "-i", "nerf", "-o", out, *size, "init.steps=250", "init.rays=1024", "init.count=5000"
+        "init", fox, "-i", "nerf", "-o", out, *size, "init.fit_steps=250", "init.rays=1024", "init.count=5000"
     )
     assert "5000 points from a field of" in printed
     stats = json.loads((out / "init" / "stats.json").read_text())
@@ -98,14 +98,14 @@ def test_seconds_on_the_command_line(tiny_scene: Path, tmp_path: Path) -> None:
     splatinit("init", tiny_scene, "-i", "sfm+nerf", "-o", both, "--nerf-seconds", "0.5", *parts)
     assert (both / "init" / "nerf-field.safetensors").is_file()
     printed = splatinit("init", tiny_scene, "-i", "nerf", "-o", tmp_path / "a", "--nerf-seconds", "0", code=2)
-    assert "init.seconds is 0; expected a positive number of seconds" in printed
+    assert "init.fit_seconds is 0; expected a positive number of seconds" in printed
     printed = splatinit("init", tiny_scene, "-i", "random", "-o", tmp_path / "a", "--nerf-seconds", "9", code=2)
     assert "--nerf-seconds: got 9 for the initializer 'random', which fits no radiance field" in printed
 
 
 def test_a_killed_fit_goes_on_where_it_was(tiny_scene: Path, tmp_path: Path) -> None:
     """The same points as from a fit that nothing interrupted."""
-    long = ["init.steps=500", *QUICK[1:]]
+    long = ["init.fit_steps=500", *QUICK[1:]]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     splatinit("init", tiny_scene, "-i", "nerf", "-o", whole, *long)
     code = (
@@ -156,7 +156,7 @@ def test_views_without_overlap(tmp_path: Path) -> None:
 
 def test_two_photos(tmp_path: Path) -> None:
     cams = stereo.row(2, size=(32, 24), focal=30.0)
-    printed = begin(scene(tmp_path, cams, [stereo.photograph(cam) for cam in cams]), "init.steps=100")
+    printed = begin(scene(tmp_path, cams, [stereo.photograph(cam) for cam in cams]), "init.fit_steps=100")
     assert "two photos hardly tell depths" in printed
 
 
@@ -181,7 +181,7 @@ def test_cameras_inside_of_what_they_see(tmp_path: Path) -> None:
         return (stereo.paint(3 * hit) * 255).round().astype(np.uint8).reshape(cam.height, cam.width, 3)
 
     folder = scene(tmp_path, cams, [room(cam) for cam in cams])
-    printed = begin(folder, "init.steps=300", "init.rays=512")
+    printed = begin(folder, "init.fit_steps=300", "init.rays=512")
     assert "200 points from a field of" in printed
     off = np.abs(np.linalg.norm(read_ply_points(folder / "out/init/points.ply").xyz, axis=1) - 1)
     assert np.median(off) < 0.35  # as far as a baseline of 0.4 and photos of 32 px tell depths of 1
@@ -204,7 +204,7 @@ def test_a_field_in_which_nothing_is_left(tmp_path: Path) -> None:
     photos = [np.dstack([stereo.photograph(cam), np.zeros((24, 32), np.uint8)]) for cam in cams]
     for k, photo in enumerate(photos):
         photo[3 * k, 5 * k, 3] = 255
-    printed = begin(scene(tmp_path, cams, photos), "init.steps=150", "init.rays=512", code=2)
+    printed = begin(scene(tmp_path, cams, photos), "init.fit_steps=150", "init.rays=512", code=2)
     assert "the field holds nothing" in printed or "where fewer than 2 photos agree" in printed
 
 

@@ -168,7 +168,7 @@ def test_every_registered_initializer_can_be_built_and_run(tmp_path):
     with stereo.registered() as matcher:  # nothing can be matched in grey photos
         needed = {"file": FileConfig(path=tmp_path / "points.ply"), "dense": DenseConfig(matcher=matcher, count=100)}
         needed["union"] = UnionConfig(parts={"random": RandomConfig(count=100)})
-        needed["nerf"] = NerfConfig(steps=30, rays=128, count=50)
+        needed["nerf"] = NerfConfig(fit_steps=30, rays=128, count=50)
         scenes = {"dense": stereo.scene(stereo.row(3)), "nerf": stereo.scene(stereo.row(3))}
         for spec in INITIALIZERS:
             initializer = make_initializer(spec.name, needed.get(spec.name))

@@ -26,7 +26,7 @@ from splatinit.progress import Silent
 from splatinit.types import Camera, Initialization, Pixels, Scene, View
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="splat_cpu is not built in this installation")
-SMALL = {"steps": 400, "rays": 512, "levels": 4, "finest": 24, "log2_rows": 13, "clearance": 0.2}
+SMALL = {"fit_steps": 400, "rays": 512, "levels": 4, "finest": 24, "log2_rows": 13, "clearance": 0.2}
 COUNT = 500
 
 
@@ -125,7 +125,7 @@ def test_the_priors_are_the_depths_of_the_ball(scene: Scene, start: Initializati
     assert solid.sum() > 150 and np.median(np.abs(prior.depth - expected)[solid]) < 0.12
     assert ((prior.confidence >= 0) & (prior.confidence <= 1)).all()
     assert prior.confidence[~np.isfinite(expected)].mean() < 0.1
-    assert not begun(scene, steps=5).depth_priors
+    assert not begun(scene, fit_steps=5).depth_priors
 
 
 def test_another_draw_from_the_same_field(scene: Scene, start: Initialization, field: Path) -> None:
@@ -139,7 +139,7 @@ def test_another_draw_from_the_same_field(scene: Scene, start: Initialization, f
 
 
 def test_same_seed_same_points(scene: Scene) -> None:
-    first, again, other = (begun(scene, seed, steps=20).points.xyz for seed in (3, 3, 4))
+    first, again, other = (begun(scene, seed, fit_steps=20).points.xyz for seed in (3, 3, 4))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
@@ -189,7 +189,7 @@ def test_cameras_that_tell_no_depth_are_refused() -> None:
 
 
 def test_two_photos_are_fitted_and_it_is_said_that_they_are_few() -> None:
-    result = begun(stereo.scene(stereo.row(2, size=(32, 24), focal=30.0)), count=50, steps=60)
+    result = begun(stereo.scene(stereo.row(2, size=(32, 24), focal=30.0)), count=50, fit_steps=60)
     assert len(result.points) > 0 and "two photos hardly tell depths" in " ".join(result.notes)
 
 
@@ -232,8 +232,8 @@ def test_a_field_of_another_scene_is_said(scene: Scene, field: Path) -> None:
     ]
     result = begun(replace(scene, train=tuple(inverted)), field=field, count=50)
     assert "dB only: is it of this scene?" in " ".join(result.notes)
-    short = begun(scene, steps=1, count=50, min_views=1)
-    assert "dB only: give it more time (init.steps)" in " ".join(short.notes)
+    short = begun(scene, fit_steps=1, count=50, min_views=1)
+    assert "dB only: give it more time (init.fit_steps)" in " ".join(short.notes)
 
 
 def test_a_file_that_is_no_field(scene: Scene, tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_a_file_that_is_no_field(scene: Scene, tmp_path: Path) -> None:
     ("settings", "text"),
     [
         ({"count": 0}, "init.count is 0; expected at least 1"),
-        ({"steps": 0}, "init.steps is 0; expected at least 1"),
+        ({"fit_steps": 0}, "init.fit_steps is 0; expected at least 1"),
         ({"size": 8}, "init.size is 8; expected at least 16"),
-        ({"seconds": 0.0}, "init.seconds is 0; expected a positive number of seconds to fit the field in"),
+        ({"fit_seconds": 0.0}, "init.fit_seconds is 0; expected a positive number of seconds to fit the field in"),
         ({"levels": 17}, "init.levels is 17; expected 1 to 16"),
         ({"finest": 4}, "init.finest is 4; expected 16 to 8192"),
         ({"clearance": -1.0}, "init.clearance is -1; expected 0 or more"),
@@ -262,7 +262,9 @@ def test_settings_that_make_no_sense(settings: dict, text: str) -> None:
 
 # ------------------------------------------------------------------------------------------------------- in other parts
 def test_a_union_keeps_the_field(scene: Scene) -> None:
-    result = pipeline.initialize(scene, "random+nerf", random={"count": 20}, nerf={**SMALL, "steps": 10, "count": 30})
+    result = pipeline.initialize(
+        scene, "random+nerf", random={"count": 20}, nerf={**SMALL, "fit_steps": 10, "count": 30}
+    )
     assert set(result.attachments) == {"nerf-field.safetensors"}
 
 

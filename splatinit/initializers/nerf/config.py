@@ -23,9 +23,9 @@ class NerfConfig:
 
     Attributes:
         count: number of points; fewer where the field holds fewer that several photos agree on.
-        steps: of the fit; none: 1000, or as many as ``seconds`` allow.
-        seconds: after which the fit ends (`--nerf-seconds`). The clock ends no two fits at the same step: for numbers
-            that can be made again, give steps.
+        fit_steps: updates of the field; none: 1000, or as many as ``fit_seconds`` allow.
+        fit_seconds: after which the fit ends (`--nerf-seconds`). The clock ends no two fits at the same step: for
+            numbers that can be made again, give steps.
         rays: of a step.      samples: of a ray.
         size: px, longer side of the photos that the field is fitted to; none: as large as all of them together have
             16 million pixels.
@@ -44,8 +44,8 @@ class NerfConfig:
     """
 
     count: int = 100_000
-    steps: int | None = None
-    seconds: float | None = None
+    fit_steps: int | None = None
+    fit_seconds: float | None = None
     rays: int = 2048
     samples: int = 16
     size: int | None = None
@@ -62,13 +62,14 @@ class NerfConfig:
     field: Path | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("steps", 1), ("rays", 1), ("samples", 2), ("size", 16), ("min_views", 1)):
+        least_of = {"count": 1, "fit_steps": 1, "rays": 1, "samples": 2, "size": 16, "min_views": 1}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"init.{name} is {value}; expected at least {least}.")
-        if self.seconds is not None and not 0 < self.seconds < math.inf:
+        if self.fit_seconds is not None and not 0 < self.fit_seconds < math.inf:
             raise ConfigError(
-                f"init.seconds is {self.seconds:g}; expected a positive number of seconds to fit the field in.",
+                f"init.fit_seconds is {self.fit_seconds:g}; expected a positive number of seconds to fit the field in.",
                 hint="20 s are enough for small photos on two cores, 60 s are better.",
             )
         for name, low, high in (("levels", 1, 16), ("finest", 16, 8192), ("log2_rows", 4, 24)):

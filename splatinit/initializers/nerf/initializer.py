@@ -109,10 +109,10 @@ class Nerf:
         progress: Progress,
     ) -> FitResult:
         config = self.config
-        steps = DEFAULT_STEPS if config.steps is None and config.seconds is None else config.steps
+        steps = DEFAULT_STEPS if config.fit_steps is None and config.fit_seconds is None else config.fit_steps
         whole = FitConfig(
             steps=steps,
-            seconds=config.seconds,
+            seconds=config.fit_seconds,
             rays=config.rays,
             distortion=config.distortion,
             exposure=config.exposure,
@@ -143,8 +143,8 @@ class Nerf:
         notes = []
         if psnr < POOR:
             notes.append(
-                f"the field explains the photos to {psnr:.1f} dB only: give it more time (init.steps), or look at the "
-                "poses and exposures (`splatinit check`, init.exposure=true)"
+                f"the field explains the photos to {psnr:.1f} dB only: give it more time (init.fit_steps), or look at "
+                "the poses and exposures (`splatinit check`, init.exposure=true)"
                 if self.config.field is None
                 else f"the field explains the photos to {psnr:.1f} dB only: is it of this scene?"
             )
@@ -172,7 +172,7 @@ def _explained(scene: Scene, field: HashField, sampling: SamplingConfig, photos:
         raise TrainingError(
             f"{scene.root}: the field holds nothing: its rays end in it with a mean opacity of {opacity:.2g}; expected "
             f"at least {EMPTY:g} of what the photos show.",
-            hint="Give the fit more steps (init.steps), less init.distortion or a smaller init.clearance, or look for "
-            "broken poses with: splatinit check SCENE",
+            hint="Give the fit more steps (init.fit_steps), less init.distortion or a smaller init.clearance, or look "
+            "for broken poses with: splatinit check SCENE",
         )
     return _psnr(float(((seen.rgb - batch.rgb * batch.alpha) ** 2).mean()))
