@@ -130,7 +130,7 @@ def test_the_priors_are_the_depths_of_the_ball(scene: Scene, start: Initializati
 
 def test_another_draw_from_the_same_field(scene: Scene, start: Initialization, field: Path) -> None:
     again = begun(scene, field=field)
-    assert np.median(np.abs(again.points.xyz - start.points.xyz)) < 0.01 and again.recipe["steps"] == 400
+    assert np.median(np.abs(again.points.xyz - start.points.xyz)) < 0.01 and "steps" not in again.recipe
     for how in ("sample", "expected"):
         other = begun(scene, field=field, depth=how, count=100)
         assert len(other.points) == 100 and np.median(off_the_ball(other.points.xyz)) < 0.1

@@ -31,7 +31,7 @@ from .drawing import Drawn, draw, radii
 from .photos import fit_photos
 from .space import find_space
 
-POINT_BYTES = 400  # peak per point while they are drawn and given radii
+POINT_BYTES = 200  # peak per point while they are drawn and given radii: measured 150 to 180
 LOOKED_AT = 8192  # rays that tell whether a field holds anything, and explains the photos
 EMPTY = 0.01  # mean opacity of a field without density
 POOR = 15.0  # dB with which a field hardly explains the photos that it is fitted to
