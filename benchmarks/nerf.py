@@ -96,7 +96,8 @@ def main() -> None:
     sampling = SamplingConfig(fine=settings.samples)
     config = FitConfig(steps=steps, seconds=given.seconds, rays=settings.rays, sampling=sampling)
     shape = HashFieldConfig(levels=settings.levels, finest=settings.finest, log2_rows=settings.log2_rows)
-    photos, space = fit_photos(scene, None, Silent()), find_space(scene)
+    photos = fit_photos(scene, None, Silent())
+    space = find_space(scene, photos)
 
     def begun() -> HashField:
         return HashField(shape, space, given.seed, near=settings.clearance * scene.extent)

@@ -12,6 +12,8 @@ from ..errors import ConfigError, TrainingError
 from ..types import Camera
 from .rendering import CameraRays, Rays
 
+OPAQUE = 128  # of 255: a more transparent pixel shows the background
+
 
 @dataclass(frozen=True)
 class FitView:
@@ -82,6 +84,19 @@ class Photos:
     @property
     def transparent(self) -> bool:
         return self._alpha is not None
+
+    @property
+    def clear_rim(self) -> float:
+        """How much of the photos' outermost pixels is transparent, in [0, 1]; 0 for opaque photos."""
+        if self._alpha is None:
+            return 0.0
+        clear = every = 0
+        for first, last, width in zip(self._first[:-1], self._first[1:], self._width, strict=True):
+            image = self._alpha[first:last].reshape(-1, int(width)) < OPAQUE
+            inner = image[1:-1, 1:-1]
+            clear += int(image.sum()) - int(inner.sum())
+            every += image.numel() - inner.numel()
+        return clear / every
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
         """``count`` pixels, each as likely as any other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from splatinit.initializers.nerf.initializer import Nerf
 from splatinit.initializers.nerf.photos import fit_camera, fit_photos
 from splatinit.initializers.nerf.space import find_space
 from splatinit.initializers.rig import Rig
-from splatinit.nerf import Ball, Box, load_field
+from splatinit.nerf import Ball, Box, FitView, Photos, Space, load_field
 from splatinit.progress import Silent
 from splatinit.types import Camera, Initialization, Pixels, Scene, View
 
@@ -168,15 +169,53 @@ def test_a_clearance_that_holds_all(scene: Scene, field: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- space
+def looking_out(cam: Camera) -> Camera:
+    return stereo.camera(cam.center, 2 * cam.center, size=(cam.width, cam.height), focal=cam.fx)
+
+
+def space_of(scene: Scene) -> Space:
+    return find_space(scene, fit_photos(scene, None, Silent()))
+
+
+def with_alpha(scene: Scene, change: Callable[[np.ndarray], np.ndarray]) -> Scene:
+    """Other alpha in every photo."""
+    views = []
+    for view in scene.train:
+        layers = view.photo.pixels
+        photo = tiny.MemoryPhoto(view.name, replace(layers, alpha=change(layers.alpha)))
+        views.append(replace(view, photo=photo))
+    return replace(scene, train=tuple(views))
+
+
 def test_the_volume_is_the_objects_box_or_all_of_space(scene: Scene) -> None:
-    box = find_space(scene)
+    box = space_of(scene)
     assert isinstance(box, Box) and max(box.low) < -0.9 and min(box.high) > 0.9 and box.size < 6
     opaque = stereo.scene(ring())
-    ball = find_space(opaque)
+    ball = space_of(opaque)
     assert isinstance(ball, Ball) and ball.radius == pytest.approx(opaque.extent)
-    # Transparent photos whose cameras look past each other.
-    away = [replace(view, camera=stereo.camera(view.camera.center, 2 * view.camera.center)) for view in scene.train]
-    assert isinstance(find_space(replace(scene, train=tuple(away))), Ball)
+    # An alpha channel in which nothing is transparent.
+    assert space_of(with_alpha(scene, lambda alpha: np.full_like(alpha, 255))) == ball
+    # An object that is larger than the photos, and one whose cameras look past each other.
+    wide = with_alpha(
+        scene, lambda alpha: np.where(np.arange(32) < 8, 0, 255).astype(np.uint8).repeat(32).reshape(32, 32)
+    )
+    around = space_of(wide)
+    assert isinstance(around, Ball) and around != ball and around.radius > 1
+    away = [replace(view, camera=looking_out(view.camera)) for view in scene.train]
+    assert space_of(replace(scene, train=tuple(away))).radius == pytest.approx(opaque.extent, rel=0.1)
+
+
+def test_the_rim_of_photos() -> None:
+    alpha = torch.full((4, 5), 255, dtype=torch.uint8)
+    cam = stereo.camera((0, 0, -4), size=(5, 4))
+    solid = FitView(cam, torch.zeros(4, 5, 3, dtype=torch.uint8), alpha.clone())
+    alpha[0] = 0
+    alpha[2, 2] = 0  # inside, which does not count
+    assert Photos([solid]).clear_rim == 0.0 and Photos([replace(solid, alpha=None)]).clear_rim == 0.0
+    assert Photos([replace(solid, alpha=alpha)]).clear_rim == pytest.approx(5 / 14)
+    assert Photos([solid, replace(solid, alpha=alpha)]).clear_rim == pytest.approx(5 / 28)
+    thin = replace(solid, camera=replace(cam, height=1), rgb=solid.rgb[:1], alpha=alpha[:1])
+    assert Photos([thin, solid]).clear_rim == pytest.approx(5 / 19)
 
 
 def test_cameras_that_tell_no_depth_are_refused() -> None:
@@ -207,12 +246,8 @@ def test_photos_are_no_larger_than_asked_for() -> None:
 
 
 def test_photos_with_nothing_on_them_are_refused(scene: Scene) -> None:
-    def clear(view: View) -> View:
-        layers = view.photo.pixels
-        return replace(view, photo=tiny.MemoryPhoto(view.name, replace(layers, alpha=np.zeros_like(layers.alpha))))
-
     with pytest.raises(TrainingError, match="all pixels of the 12 training photos are transparent"):
-        begun(replace(scene, train=tuple(map(clear, scene.train))))
+        begun(with_alpha(scene, np.zeros_like))
 
 
 # ----------------------------------------------------------------------------------------------------------- bad fields

@@ -60,14 +60,13 @@ class Nerf:
         notes: list[str] = []
         with CostMeter() as cost:
             with cost.stage("photos"):
-                space = None if config.field else find_space(scene)
                 photos = fit_photos(scene, config.size, progress)
             with cost.stage("fit"):
                 if config.field is not None:
                     field, facts = load_field(config.field), {}
                 else:
                     shape = HashFieldConfig(levels=config.levels, finest=config.finest, log2_rows=config.log2_rows)
-                    field = HashField(shape, space, seed, near=clearance)
+                    field = HashField(shape, find_space(scene, photos), seed, near=clearance)
                     result = self._fit(field, photos, sampling, seed, work_dir, progress)
                     notes = [*result.notes]
                     facts = {"steps": result.steps, "exposures": result.gains.tolist() if config.exposure else None}

@@ -1,9 +1,11 @@
-"""The volume of the field: the object's box where photos are transparent, else all of space."""
+"""The volume of the field: the object's box where it stands free in the photos, else all of space."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...errors import SceneError
-from ...nerf import Ball, Box, Space
+from ...nerf import Ball, Box, Photos, Space
 from ...types import Scene
 from ..cuboid import CuboidConfig, find_cuboid
 from ..rig import Rig
@@ -11,13 +13,20 @@ from ..rig import Rig
 # A place belongs to the object where half of the photos show something; what a few of them alone show is added by a
 # margin. Asking for 90 % cut parts of an object off (24.3 dB became 21.8).
 SHARE, MARGIN = 0.5, 1.05
+# Of the photos' outermost pixels, the share that is transparent where an object stands free; and where photos are cut
+# out at all: by masks of the sky, or of an object larger than the photos.
+FREE, CUT_OUT = 0.8, 0.01
 
 
-def find_space(scene: Scene) -> Space:
-    """A box around what the silhouettes enclose, where there are any; else contracted space around the cameras, with
-    the scene's extent as the radius of the ball that is not contracted.
+def find_space(scene: Scene, photos: Photos) -> Space:
+    """Where the field lives.
 
-    Raises SceneError where all cameras stand at one place, and what decoding the photos does.
+    Photos of an object that stands free: a box around what their silhouettes enclose, in which a field is finer (chair
+    28.1 dB in a ball, 29.3 in its box) and nothing can hide beyond. Photos that are cut out otherwise: contracted space
+    around a ball that holds what most of them show. Opaque photos: contracted space around the cameras, the ball's
+    radius being the scene's extent; half and twice of it lost 0.1 to 2 dB somewhere.
+
+    Raises SceneError where the cameras tell no depth, and what decoding the photos does.
     """
     rig = Rig.of([view.camera for view in scene.train])
     if len(rig) < 2:
@@ -31,13 +40,15 @@ def find_space(scene: Scene) -> Space:
             f"{scene.root}: the {len(rig)} training cameras all stand at one place, so that no depth can be told.",
             hint="Photos must be taken from different places.",
         )
-    if any(view.photo.has_alpha for view in scene.train):
+    if photos.clear_rim >= CUT_OUT:
         try:
             centre, sides = find_cuboid(scene, CuboidConfig(share=SHARE, size=MARGIN))
         except SceneError:
-            pass  # cameras that do not look at one place: the whole of space is right for any of them
+            pass  # cameras that do not look at one place: the space around them is right for any of them
         else:
-            return Box(_three(centre - sides / 2), _three(centre + sides / 2))
+            if photos.clear_rim >= FREE:
+                return Box(_three(centre - sides / 2), _three(centre + sides / 2))
+            return Ball(_three(centre), float(np.linalg.norm(sides)) / 2)
     return Ball(_three(middle), float(scene.extent))
 
 

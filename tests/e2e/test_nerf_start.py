@@ -185,8 +185,6 @@ def test_cameras_inside_of_what_they_see(tmp_path: Path) -> None:
     assert "200 points from a field of" in printed
     off = np.abs(np.linalg.norm(read_ply_points(folder / "out/init/points.ply").xyz, axis=1) - 1)
     assert np.median(off) < 0.35  # as far as a baseline of 0.4 and photos of 32 px tell depths of 1
-    printed = splatinit("init", folder, "-i", "nerf", "-o", folder / "far", *QUICK, "init.clearance=1e6", code=2)
-    assert "end nearer than init.clearance" in printed or "the field holds nothing" in printed
 
 
 def test_a_field_that_diverges(tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
