@@ -28,6 +28,7 @@ STARTS: dict[str, dict[str, object]] = {
     "sfm": {},
     "random": {"init.count": 30_000},
     "dense": {"init.count": 30_000, "init.gaps": "none"},
+    "nerf": {"init.count": 30_000},
 }
 # What differs from the defaults in all runs: a bound on the Gaussians keeps the demo short, and without LPIPS, whose
 # weights may have to be fetched, it needs no network.

@@ -163,6 +163,21 @@ def test_points_that_one_photo_sees_are_left_out(
     assert 0 < len(few.points) < 4000 and "photos agree on no more of the field" in " ".join(few.notes)
 
 
+def test_many_photos_have_smaller_maps_and_are_asked_part_by_part(
+    scene: Scene, start: Initialization, field: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = [start.depth_priors[view.name].depth for view in scene.train]
+    depths = Depths(Rig.of([view.camera for view in scene.train]), maps, maps)
+    xyz = start.points.xyz.astype(np.float64)
+    whole = depths.agree(xyz)
+    monkeypatch.setattr("splatinit.initializers.rig.PAIRS", 12 * 7)
+    assert np.array_equal(depths.agree(xyz), whole) and whole.max() > 2
+    monkeypatch.setattr("splatinit.initializers.nerf.depths.RAYS", 12 * 400)
+    small = begun(scene, field=field, prior=True, count=50)
+    assert {prior.depth.shape for prior in small.depth_priors.values()} == {(20, 20)}
+    assert np.median(off_the_ball(small.points.xyz)) < 0.1
+
+
 def test_a_clearance_that_holds_all(scene: Scene, field: Path) -> None:
     with pytest.raises((BadPoints, TrainingError), match=r"end nearer than init.clearance|the field holds nothing"):
         begun(scene, field=field, clearance=5.0, count=10)

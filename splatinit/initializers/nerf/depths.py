@@ -12,7 +12,8 @@ from ...types import DepthPrior, Scene
 from ..rig import Rig
 from .photos import fit_camera
 
-SIZE = 160  # px, longer side of the maps: what 50 of them cost, 0.7 million rays, is a tenth of a fit
+# px, longer side of the maps, and rays of all of them: 50 maps take 0.7 million, a tenth of what a fit costs.
+SIZE, RAYS = 160, 1_500_000
 # A point lies on what a view sees where its depth is that of the map but for this share of it.
 TOLERANCE = 0.1
 # Share of the depth: rays whose end is known this well have half of the confidence.
@@ -35,13 +36,15 @@ class Depths:
 
     def agree(self, xyz: np.ndarray) -> np.ndarray:
         """In how many views [n] the points [n, 3] lie on what is seen: not behind it, not in the air before it."""
-        px, z, seen = self.rig.look(np.arange(len(self.rig)), xyz)
         count = np.zeros(len(xyz), np.int64)
-        for view, depth in enumerate(self.depth):
-            here = seen[view].nonzero()[0]
-            column, row = px[view, here].astype(np.int64).T
-            known = depth[row, column]
-            count[here] += np.abs(z[view, here] - known) <= TOLERANCE * known
+        for part in self.rig.parts(len(xyz), len(self.rig)):
+            px, z, seen = self.rig.look(np.arange(len(self.rig)), xyz[part])
+            within = count[part]
+            for view, depth in enumerate(self.depth):
+                here = seen[view].nonzero()[0]
+                column, row = px[view, here].astype(np.int64).T
+                known = depth[row, column]
+                within[here] += np.abs(z[view, here] - known) <= TOLERANCE * known
         return count
 
     def priors(self, scene: Scene) -> dict[str, DepthPrior]:
@@ -51,7 +54,8 @@ class Depths:
 
 def field_depths(field: Field, sampling: SamplingConfig, scene: Scene, progress: Progress) -> Depths:
     """The maps of all training views of ``scene``."""
-    cameras = [fit_camera(view.camera, SIZE, 0) for view in scene.train]
+    each = max(256, RAYS // len(scene.train))
+    cameras = [fit_camera(fit_camera(view.camera, SIZE, 0), None, each) for view in scene.train]
     depth, confidence = [], []
     progress.start("depths of the field", len(cameras))
     for done, camera in enumerate(cameras, start=1):
