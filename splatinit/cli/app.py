@@ -422,8 +422,9 @@ def demo(
 ) -> None:
     """The whole line in minutes, on a scene that splatinit draws itself: what difference does the start make?
 
-    Draws a small yard with exact poses and known geometry, starts from SfM-like, random and dense points, trains all
-    with the same settings, and compares points with the true surface and renders with photos. Nothing is downloaded.
+    Draws a small yard with exact poses and known geometry, starts from SfM-like, random and dense points and from a
+    radiance field, trains all with the same settings, and compares points with the true surface and renders with
+    photos. Nothing is downloaded.
     """
     from ..demo import run_demo
     from .tables import show_demo

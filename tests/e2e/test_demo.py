@@ -27,6 +27,7 @@ def few_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
     cameras = [camera.resized(200, 150) for camera in build_cameras()[36:45]]
     monkeypatch.setattr(dataset, "build_cameras", lambda: cameras)
     monkeypatch.setenv("SPLATINIT_THREADS", "1")
+    monkeypatch.setitem(STARTS, "nerf", {"init.count": 3000, "init.fit_steps": 60, "init.rays": 512})
 
 
 def test_the_demo_compares_all_starts_and_keeps_what_it_did(few_cameras: None, tmp_path: Path) -> None:
