@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import FormatError, MissingExtra
+from .las import read_las
 from .pcd import read_pcd
 from .ply import Pick, every
 from .pointcloud import RawPoints, read_ply_raw
 
-_LAS_CHUNK = 1_000_000  # points that are decoded together: 30 to 70 MB
 # Columns of a text file → what stands in them, after x y z: an intensity, which is left out, and three numbers.
 _TEXT = {3: (), 4: ("intensity",), 6: ("three",), 7: ("intensity", "three")}
 _NAME, _NUMBER = re.compile(rb"[A-Za-z_\"/][!-~]*"), re.compile(rb"(?i)nan$|inf(inity)?$")
@@ -161,97 +160,6 @@ def _colours_or_normals(path: Path, values: np.ndarray) -> tuple[np.ndarray | No
         )
     with np.errstate(over="ignore"):  # beside a number that is not finite
         return (values / (255.0 if high > 1 else 1.0)).astype(np.float32), None
-
-
-# ---------------------------------------------------------------------------------------------------------------- LAS
-def read_las(path: Path, pick: Pick = every) -> RawPoints:
-    """LAS or LAZ (ASPRS 1.0 to 1.4): whole numbers times scale plus offset, in float64, a million points at a time.
-
-    Colours of 16 bits are scaled by 65535, or by 255 where no value is larger (many writers fill 8 of the 16 bits).
-    All-zero colours are none. Raises FormatError: not such a file, truncated or damaged.
-    """
-    import laspy
-
-    path = Path(path)
-    _check_las_header(path)
-    try:
-        with laspy.open(path) as file:
-            total = int(file.header.point_count)
-            if not file.header.are_points_compressed:
-                _check_las_size(path, file.header, total)
-            rows = pick(total)
-            count = total if rows is None else len(rows)
-            xyz = np.empty((count, 3))
-            coloured = "red" in file.header.point_format.dimension_names
-            colours = np.empty((count, 3), np.uint16) if coloured else None
-            done = passed = 0
-            for chunk in file.chunk_iterator(_LAS_CHUNK):
-                if rows is None:
-                    index = np.arange(len(chunk))
-                else:
-                    end = np.searchsorted(rows, passed + len(chunk))
-                    index = rows[done:end] - passed
-                part = slice(done, done + len(index))
-                for axis, values in enumerate((chunk.x, chunk.y, chunk.z)):
-                    xyz[part, axis] = np.asarray(values)[index]
-                if colours is not None:
-                    for axis, values in enumerate((chunk.red, chunk.green, chunk.blue)):
-                        colours[part, axis] = np.asarray(values)[index]
-                done, passed = done + len(index), passed + len(chunk)
-    except FormatError:
-        raise
-    # Whatever laspy and its decoders trip over in a damaged file: each has errors of its own, and Python's beside.
-    except Exception as error:
-        kind = type(error).__name__
-        raise FormatError(
-            f"{path}: not a readable {path.suffix.lower()} file ({kind}: {error}).", hint=_TRUNCATED, path=path
-        ) from error
-    if passed != total:
-        raise FormatError(
-            f"{path}: the header promises {total} points, but only {passed} follow.", hint=_TRUNCATED, path=path
-        )
-    rgb = None
-    if colours is not None and colours.any():
-        rgb = colours.astype(np.float32) / np.float32(65535 if colours.max() > 255 else 255)
-    return RawPoints(xyz, total, rgb=rgb)
-
-
-def _check_las_header(path: Path) -> None:
-    """What laspy takes as it stands in a damaged header: four thousand million records keep it busy for an hour."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(375)
-        size = path.stat().st_size
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror}).", path=path) from error
-    least = {0: 227, 1: 227, 2: 227, 3: 235, 4: 375}.get(head[25] if len(head) > 25 else -1, 1 << 16)
-    wrong = "the signature, the version or the length of the header"
-    if len(head) >= least and head[:4] == b"LASF" and head[24] == 1:
-        length, start, records = struct.unpack_from("<HII", head, 94)
-        numbers = struct.unpack_from("<6d", head, 131)
-        later, more = struct.unpack_from("<QI", head, 235) if least == 375 else (0, 0)
-        if not least <= length <= start <= size:
-            wrong = "where the points begin"
-        elif 54 * records > start - length or more and 60 * more > size - later:
-            wrong = "the number of variable length records"
-        elif not (np.isfinite(numbers).all() and all(numbers[:3])):
-            wrong = "the scale or the offset of the coordinates"
-        else:
-            return
-    raise FormatError(
-        f"{path}: not a readable {path.suffix.lower()} file: {wrong} cannot be right.", hint=_TRUNCATED, path=path
-    )
-
-
-def _check_las_size(path: Path, header: object, total: int) -> None:
-    size, start, each = path.stat().st_size, header.offset_to_point_data, header.point_format.size
-    if start + total * each > size:
-        raise FormatError(
-            f"{path}: the header promises {total} points of {each} bytes, but the file ends after "
-            f"{max(0, size - start) // each}.",
-            hint=_TRUNCATED,
-            path=path,
-        )
 
 
 CLOUDS: dict[str, Callable[[Path, Pick], RawPoints]] = {

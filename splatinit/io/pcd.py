@@ -203,7 +203,7 @@ def _compressed(path: Path, header: _Header, size: int, pick: Pick) -> dict[str,
         packed, whole = struct.unpack("<II", sizes) if len(sizes) == 8 else (0, -1)
         expected = header.total * header.dtype.itemsize
         data = b""
-        if whole == expected <= _EXPANSION * packed:
+        if whole == expected <= _EXPANSION * packed and packed <= size - header.start - 8:
             data = _unpacked(file.read(packed), expected)
     if whole != expected or len(data) != expected:
         raise FormatError(

@@ -87,7 +87,9 @@ def as_affine(numbers: Sequence[float], where: str) -> np.ndarray:
             hint="Numbers column by column look like this: transpose the matrix.",
         )
     size = np.abs(matrix[:3, :3]).max()
-    if size == 0 or abs(np.linalg.det(matrix[:3, :3] / size)) < 1e-9:
+    with np.errstate(all="ignore"):  # the smallest numbers there are, which may leave no number of it
+        volume = abs(np.linalg.det(matrix[:3, :3] / size)) if size > 0 else 0.0
+    if not volume >= 1e-9:
         raise ConfigError(f"{where}: the transform is singular: it flattens the points; expected one with an inverse.")
     return matrix
 

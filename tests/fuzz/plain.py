@@ -1222,6 +1222,21 @@ def las(data: bytes) -> Reading:
     return _finite_rows(xyz, rgb, None)
 
 
+def laz_fields(name: str, data: bytes) -> list[tuple[int, str]]:
+    """Of the header and the record of LASzip, and the table of chunks: sizes, counts, kinds, places."""
+    fields = [(24, "<B"), (25, "<B"), (94, "<H"), (96, "<I"), (100, "<I"), (104, "<B"), (105, "<H"), (107, "<I")]
+    fields += [(247, "<Q")] if data[25] == 4 else []
+    record, (start,) = data.index(b"laszip encoded") + 52, struct.unpack_from("<I", data, 96)
+    (items,) = struct.unpack_from("<H", data, record + 32)
+    fields += [(record - 34, "<H"), (record, "<H"), (record + 12, "<I"), (record + 32, "<H")]
+    fields += [(record + 34 + 2 * k, "<H") for k in range(3 * items)]
+    (table,) = struct.unpack_from("<q", data, start)
+    # After a point that is not packed, layers have the number of points, and the length of each.
+    first = start + 8 + struct.unpack_from("<H", data, 105)[0]
+    layers = [(first + 4 * k, "<I") for k in range(11)] if data[25] == 4 else []
+    return fields + [(start, "<q"), (table, "<I"), (table + 4, "<I"), *layers]
+
+
 _PCD_KEYS = ["VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA"]
 
 

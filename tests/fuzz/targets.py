@@ -430,12 +430,12 @@ def build_text_cloud(name: str, text: str) -> Callable[[Path], None]:
     return build
 
 
-def build_las(name: str) -> Callable[[Path], None]:
+def build_las(name: str, kind: int = 2, version: str = "1.2") -> Callable[[Path], None]:
     def build(root: Path) -> None:
         import laspy
 
         root.mkdir(parents=True)
-        header = laspy.LasHeader(point_format=2, version="1.2")
+        header = laspy.LasHeader(point_format=kind, version=version)
         header.offsets, header.scales = [500_000.0, 5_000_000.0, 400.0], [0.001] * 3
         cloud, rng = laspy.LasData(header), np.random.default_rng(0)
         cloud.x, cloud.y, cloud.z = (header.offsets + rng.random((9, 3)).round(3)).T
@@ -913,7 +913,10 @@ TARGETS: dict[str, Target] = {
             plain.las_fields,
             tolerance=1e-6,
         ),
-        Target("cloud-laz", build_las("scan.laz"), ("scan.laz",), read_own("scan.laz"), None),
+        *(
+            Target(name, build_las("scan.laz", *kind), ("scan.laz",), read_own("scan.laz"), None, plain.laz_fields)
+            for name, kind in (("cloud-laz", (2, "1.2")), ("cloud-laz-layers", (7, "1.4")))
+        ),
         *(
             Target(
                 f"cloud-pcd-{name}",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +20,9 @@ from splatinit.geometry import alignment
 from splatinit.initializers import needs_points, require_packages
 from splatinit.initializers.file import File, FileConfig
 from splatinit.initializers.file import reading as module
-from splatinit.io import clouds, mesh
-from splatinit.io.clouds import read_cloud, read_las, read_xyz
+from splatinit.io import clouds, las, mesh
+from splatinit.io.clouds import read_cloud, read_xyz
+from splatinit.io.las import read_las
 from splatinit.io.mesh import Mesh
 from splatinit.io.ply import has_faces, write_vertices
 from splatinit.io.pointcloud import read_ply_raw, write_ply_points
@@ -122,7 +125,7 @@ def test_surveyors_coordinates_lose_no_precision(tmp_path, suffix):
 
 @laspy
 def test_las_is_read_in_chunks_and_its_colours_are_scaled(tmp_path, monkeypatch):
-    monkeypatch.setattr(clouds, "_LAS_CHUNK", 7)
+    monkeypatch.setattr(las, "_TOGETHER", 7)
     xyz = np.random.default_rng(0).integers(0, 999, (50, 3)) / 1000.0
     path = las_file(tmp_path / "a.las", xyz, np.arange(150).reshape(50, 3))
     raw = read_las(path, picking(0, 6, 7, 30, 49))
@@ -148,14 +151,166 @@ def test_damaged_las(tmp_path, monkeypatch):
             assert "truncated or damaged" in error.value.hint
 
 
+def laz_file(path: Path, *, kind: int, version: str, count: int, extra: bool = False) -> tuple[bytes, np.ndarray]:
+    """Written with points of a format; its bytes, and the points."""
+    import laspy
+
+    header = laspy.LasHeader(point_format=kind, version=version)
+    header.scales = [0.001] * 3
+    if extra:
+        header.add_extra_dim(laspy.ExtraBytesParams("more", "f8"))
+    data = laspy.LasData(header)
+    xyz = np.random.default_rng(kind).random((count, 3)).round(3)
+    data.x, data.y, data.z = xyz.T
+    data.write(str(path))
+    return path.read_bytes(), xyz
+
+
+@laspy
+@pytest.mark.parametrize("kind, version", [(0, "1.2"), (3, "1.2"), (6, "1.4"), (7, "1.4"), (8, "1.4")])
+@pytest.mark.parametrize("count", [0, 1, 700])
+def test_laz_of_any_points_is_read(tmp_path, monkeypatch, kind, version, count):
+    path = tmp_path / "a.laz"
+    for extra in (False, True):
+        _, xyz = laz_file(path, kind=kind, version=version, count=count, extra=extra)
+        np.testing.assert_allclose(read_las(path).xyz, xyz, atol=1e-9)
+        with monkeypatch.context() as patch:
+            patch.setattr(las, "_LARGE_CHUNK", 1)
+            np.testing.assert_allclose(read_las(path).xyz, xyz, atol=1e-9)
+
+
+@laspy
+def test_laz_of_a_writer_that_could_not_go_back(tmp_path):
+    path = tmp_path / "a.laz"
+    data, xyz = laz_file(path, kind=2, version="1.2", count=9)
+    (start,) = struct.unpack_from("<I", data, 96)
+    place = data[start : start + 8]
+    path.write_bytes(data[:start] + struct.pack("<q", -1) + data[start + 8 :] + place)
+    np.testing.assert_allclose(read_las(path).xyz, xyz, atol=1e-9)
+
+
+@laspy
+def test_laz_that_claims_more_than_its_bytes_can_hold(tmp_path):
+    """Each of these once took all of the memory, or ended the process."""
+    import lazrs
+
+    path = tmp_path / "a.laz"
+    for kind, version in ((2, "1.2"), (7, "1.4")):
+        whole, _ = laz_file(path, kind=kind, version=version, count=9)
+        (start,) = struct.unpack_from("<I", whole, 96)
+        record, (each,) = whole.index(b"laszip encoded") + 52, struct.unpack_from("<H", whole, 105)
+        (table,) = struct.unpack_from("<q", whole, start)
+        counts = "the number of points or of chunks"
+        damages = [
+            ((107, "I", 50_001), (247, "Q", 50_001)),
+            ((107, "I", 2**32 - 1), (247, "Q", 2**60), (record + 12, "I", 2**32 - 2)),
+            ((record + 12, "I", 0),),
+            ((record + 12, "I", 8),),
+            ((table + 4, "I", 2**32 - 1),),
+            ((table + 4, "I", 2**32 - 1), (record + 12, "I", 2**32 - 1)),
+            ((table + 4, "I", 0),),
+        ]
+        cases = [(damage, counts) for damage in damages]
+        cases += [(((start, "q", place),), "where the table of chunks begins") for place in (0, -9, -1, 2**62)]
+        cases += [(((start, "q", len(whole) - 7),), "where the table of chunks begins")]
+        cases += [(((record + at, "H", 9),), "the record of LASzip") for at in (32, 36)]
+        if version == "1.4":
+            cases += [(((start + 8 + each + 4 + 4 * k, "I", 2**32 - 1),), "the length of a layer") for k in (0, 9)]
+        for damage, text in cases:
+            data = bytearray(whole)
+            for at, letter, value in damage:
+                if version == "1.4" or at != 247:
+                    struct.pack_into("<" + letter, data, at, value)
+            path.write_bytes(data)
+            with pytest.raises(FormatError, match=f"not a readable .laz file: {text} cannot be right") as error:
+                read_las(path)
+            assert "truncated or damaged" in error.value.hint
+        # Of one chunk with a length of its own, or with a number of points of its own.
+        room = table - start - 8
+        for points, entry in ((50_000, (9, room + 1)), (50_000, (9, 7)), (2**32 - 1, (8, room)), (2**32 - 1, (9, 7))):
+            data = bytearray(whole)
+            struct.pack_into("<I", data, record + 12, points)
+            packed = io.BytesIO()
+            lazrs.write_chunk_table(packed, [entry], lazrs.LazVlr(bytes(data[record:start])))
+            path.write_bytes(data[:table] + packed.getvalue())
+            with pytest.raises(FormatError, match="not a readable .laz file: the table of chunks cannot be right"):
+                read_las(path)
+        data = bytearray(whole)
+        struct.pack_into("<H", data, record, 1)
+        path.write_bytes(data)
+        with pytest.raises(FormatError, match="packed by LASzip's compressor 1; expected 2 or 3") as error:
+            read_las(path)
+        assert "pdal" in error.value.hint
+
+
+ROOM, POINT, LAYERS = 200, 36, 10  # bytes of the one chunk and of a point, layers of points with colours
+
+
+def laz_by_hand(
+    *, compressor=3, points=50_000, sizes=(30, 6), table=None, chunks=1, layers=(10,) * LAYERS
+) -> tuple[bytes, bytes]:
+    """A file without a header: where its points begin, the table of chunks (without its entries); and, as laspy gives
+    it, the record of LASzip."""
+    chunk = bytes(POINT) + struct.pack(f"<I{LAYERS}I", 9, *layers)
+    place = 8 + ROOM if table is None else table
+    record = struct.pack("<H10xI16xH", compressor, points, len(sizes))
+    record += b"".join(struct.pack("<3H", 10 + k, size, 3) for k, size in enumerate(sizes))
+    return struct.pack("<q", place) + chunk.ljust(ROOM, b"\0") + struct.pack("<II", 0, chunks), record
+
+
+@pytest.mark.parametrize(
+    "what, entry, total, text",
+    [
+        ({}, (50_000, ROOM), 9, None),
+        ({"points": 2**32 - 1}, (9, ROOM), 9, None),
+        ({"chunks": 0}, None, 0, None),
+        ({"compressor": 1}, None, 9, "packed by LASzip's compressor 1; expected 2 or 3 .in chunks"),
+        ({"sizes": (30,)}, None, 9, "the record of LASzip cannot be right"),
+        ({"table": 7}, None, 9, "where the table of chunks begins cannot be right"),
+        ({"chunks": 2**31}, None, 9, "the number of points or of chunks cannot be right"),
+        ({}, None, 2**60, "the number of points or of chunks cannot be right"),
+        ({"points": 2**32 - 2}, None, 2**31, "the number of points or of chunks cannot be right"),
+        ({}, (50_000, ROOM + 1), 9, "the table of chunks cannot be right"),
+        ({"points": 2**32 - 1}, (8, ROOM), 9, "the table of chunks cannot be right"),
+        ({}, (50_000, POINT - 1), 9, "the table of chunks cannot be right"),
+        ({}, (50_000, POINT + 43), 9, "the length of a layer cannot be right"),
+        ({"layers": (10,) * 9 + (31,)}, (50_000, ROOM), 9, "the length of a layer cannot be right"),
+        ({"layers": (10,) * 9 + (30,)}, (50_000, ROOM), 9, None),
+    ],
+)
+def test_what_laz_says_of_its_chunks(tmp_path, monkeypatch, what, entry, total, text):
+    """Without laspy and lazrs, of which the second tells the entries of the table."""
+    data, record = laz_by_hand(**what)
+    path = tmp_path / "a.laz"
+    path.write_bytes(data)
+    lazrs = SimpleNamespace(LazVlr=bytes, read_chunk_table=lambda file, told: [entry])
+    monkeypatch.setitem(__import__("sys").modules, "lazrs", lazrs)
+
+    class Records(list):
+        def index(self, name):
+            return ["LasZipVlr"].index(name)
+
+    header = SimpleNamespace(
+        vlrs=Records([SimpleNamespace(record_data=record)]),
+        point_format=SimpleNamespace(size=POINT),
+        offset_to_point_data=0,
+    )
+    if text is None:
+        points = 9 if what.get("points") == 2**32 - 1 else 50_000
+        assert las._check_chunks(path, header, total) == (POINT * points if total else 0)
+    else:
+        with pytest.raises(FormatError, match=text):
+            las._check_chunks(path, header, total)
+
+
 class ShortLas:
-    """What laspy gives of a file whose chunks end early."""
+    """What laspy gives of a file whose points end early."""
 
     class header:
-        point_count, are_points_compressed = 9, True
+        point_count, are_points_compressed, offset_to_point_data = 9, False, 227
 
         class point_format:
-            dimension_names = ("X",)
+            dimension_names, size = ("X",), 20
 
     def __enter__(self):
         return self
@@ -178,19 +333,19 @@ def las_header() -> bytes:
 def test_las_that_ends_without_a_word(tmp_path, monkeypatch):
     fake = type("laspy", (), {"open": staticmethod(lambda path: ShortLas())})
     monkeypatch.setitem(__import__("sys").modules, "laspy", fake)
-    (tmp_path / "a.laz").write_bytes(las_header())
+    (tmp_path / "a.las").write_bytes(las_header() + bytes(180))
     with pytest.raises(FormatError, match="promises 9 points, but only 0 follow"):
-        read_las(tmp_path / "a.laz")
-    header = type("H", (), {"offset_to_point_data": 100, "point_format": type("F", (), {"size": 20})})
-    (tmp_path / "b.las").write_bytes(bytes(150))
-    with pytest.raises(FormatError, match="promises 5 points of 20 bytes, but the file ends after 2"):
-        clouds._check_las_size(tmp_path / "b.las", header, 5)
+        read_las(tmp_path / "a.las")
+    (tmp_path / "b.las").write_bytes(las_header() + bytes(50))
+    with pytest.raises(FormatError, match="promises 9 points of 20 bytes, but the file ends after 2"):
+        read_las(tmp_path / "b.las")
     for at, kind, value, wrong in (
         (0, "4s", b"LASG", "the signature"),
         (25, "B", 9, "the signature, the version"),
         (96, "I", 90, "where the points begin"),
         (96, "I", 9999, "where the points begin"),
         (100, "I", 2**32 - 1, "the number of variable length records"),
+        (104, "B", 66, "the format of the points"),
         (131, "d", 0.0, "the scale or the offset"),
         (155, "d", float("nan"), "the scale or the offset"),
     ):
@@ -201,9 +356,22 @@ def test_las_that_ends_without_a_word(tmp_path, monkeypatch):
             read_las(tmp_path / "c.las")
     with pytest.raises(FormatError, match="cannot be read"):
         read_las(tmp_path / "absent.las")
-    (tmp_path / "b.las").write_bytes(las_header())
-    monkeypatch.setattr(fake, "open", staticmethod(lambda path: 1 / 0))
-    with pytest.raises(FormatError, match="not a readable .las file .ZeroDivisionError"):
+
+    class PanicException(BaseException):
+        """As lazrs raises, which is no Exception."""
+
+    def refuse(kind):
+        def opened(path):
+            raise kind("no")
+
+        monkeypatch.setattr(fake, "open", staticmethod(opened))
+
+    for kind in (ZeroDivisionError, PanicException):
+        refuse(kind)
+        with pytest.raises(FormatError, match=f"not a readable .las file .{kind.__name__}: no"):
+            read_las(tmp_path / "b.las")
+    refuse(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
         read_las(tmp_path / "b.las")
 
 
@@ -403,6 +571,7 @@ def test_points_elsewhere_are_said(tmp_path):
         ),
         ([1.0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0], "singular: it flattens the points"),
         ([0.0] * 12, "singular"),
+        ([1e308, 0, 0, 0, 0, 1e-308, 2, 0, 0, 2, 1e-308, 0], "singular"),
     ],
 )
 def test_transforms_that_are_none(tmp_path, numbers, text):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from splatinit.errors import FormatError
+from splatinit.io import pcd
 from splatinit.io.pcd import _unpacked, read_pcd
 
 FLOATS = {"x": "f4", "y": "f4", "z": "f4"}
@@ -153,7 +154,7 @@ def test_damaged_files(tmp_path: Path, encoding: str) -> None:
         read_pcd(tmp_path / "absent.pcd")
 
 
-def test_damaged_points(tmp_path: Path) -> None:
+def test_damaged_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = write(tmp_path / "a.pcd", table(FLOATS), "ascii")
     whole = text.read_bytes()
     for new in (b"0.25 1.25\n", b"0.25 1.25 x\n", b"0.25 1.25 1_0\n"):
@@ -166,6 +167,13 @@ def test_damaged_points(tmp_path: Path) -> None:
         packed.write_bytes(whole[:-cut])
         with pytest.raises(FormatError, match="6 points take 72 bytes, but 0 could be unpacked"):
             read_pcd(packed)
+    # A length beyond the file is not read: Python takes the memory first.
+    at = whole.index(b"binary_compressed\n") + 18
+    packed.write_bytes(whole[:at] + struct.pack("<I", 2**32 - 1) + whole[at + 4 :])
+    monkeypatch.setattr(pcd, "_unpacked", lambda data, most: pytest.fail("unpacked"))
+    with pytest.raises(FormatError, match="6 points take 72 bytes, but 0 could be unpacked"):
+        read_pcd(packed)
+    monkeypatch.undo()
     packed.write_bytes(whole[:-30] + bytes(30))
     with pytest.raises(FormatError, match="could be unpacked"):
         read_pcd(packed)
