@@ -57,14 +57,18 @@ def nudged(true: Similarity, *, scale: float) -> Similarity:
     return Similarity(scale * true.scale, turn @ true.R, true.t + 0.02 * true.scale * SIZE)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_rough_placement_is_refined_to_a_thousandth(seed: int) -> None:
-    true = similarity(seed)
-    cloud, target = partial(seed, 12_000, 1800, true)
+def test_a_rough_placement_is_refined_to_a_thousandth() -> None:
+    true = similarity(0)
+    cloud, target = partial(0, 12_000, 1800, true)
     # The offset moves with the turn about the origin, which lies in a corner of the room.
     found = refine(cloud, target, nudged(true, scale=1.04), scaled=True)
     assert error(found.similarity, true) < 1e-3
-    assert found.share > 0.6 and found.residual < 0.015 * true.scale
+    assert found.share > 0.6 and found.residual < 0.015 * true.scale and found.residual < 0.1 * found.reach
+    # From much too far, it ends in a wrong place: what it says of itself tells it from the right one.
+    turn = Rotation.from_rotvec([0.6, -0.8, 1.0]).as_matrix()
+    lost = refine(cloud, target, Similarity(true.scale, turn @ true.R, true.t), scaled=True)
+    assert error(lost.similarity, true) > 0.05
+    assert lost.share < 0.6 and lost.residual > 0.33 * lost.reach
     rigid = refine(cloud, target, nudged(true, scale=1.0), scaled=False)
     assert rigid.similarity.scale == pytest.approx(true.scale, rel=1e-12)
     assert error(rigid.similarity, true) < 1e-3
@@ -72,25 +76,26 @@ def test_a_rough_placement_is_refined_to_a_thousandth(seed: int) -> None:
 
 def test_the_sparser_of_the_two_may_be_the_cloud() -> None:
     true = similarity(3)
-    target, cloud = partial(3, 12_000, 1800, Similarity(1.0, np.eye(3), np.zeros(3)))
+    target, cloud = partial(3, 6000, 1800, Similarity(1.0, np.eye(3), np.zeros(3)))
     found = refine(cloud, true(target), nudged(true, scale=0.97), scaled=True)
     assert error(found.similarity, true) < 1e-3
 
 
-@pytest.mark.parametrize("seed", [5, 6])
-def test_a_search_finds_any_similarity(seed: int) -> None:
-    true = similarity(seed)
-    cloud, target = partial(seed, 9000, 1800, true)
+def test_a_search_finds_any_similarity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alignment, "_ROTATIONS", 200)
+    true = similarity(5)
+    cloud, target = partial(5, 4000, 900, true)
     found = search(cloud, target)
-    assert error(found.similarity, true) < 1e-3
+    assert error(found.similarity, true) < 1.5e-3
     assert found.score > 1.5 * found.rival and found.share > 0.5
 
 
 def test_clouds_of_different_things_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alignment, "_ROTATIONS", 60)
+    monkeypatch.setattr(alignment, "_ROTATIONS", 40)
+    monkeypatch.setattr(alignment, "_TRIED", 20)
     rng = np.random.default_rng(0)
-    line = np.column_stack([rng.uniform(0, 10, 1500), *rng.normal(0, 0.05, (2, 1500))])
-    found = search(line, room(rng, 1500))
+    line = np.column_stack([rng.uniform(0, 10, 600), *rng.normal(0, 0.05, (2, 600))])
+    found = search(line, room(rng, 600))
     assert found.share < 0.3 or found.score < 1.5 * found.rival
     # A sphere fits in every turn.
     sphere = rng.normal(size=(600, 3))

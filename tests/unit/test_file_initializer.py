@@ -17,8 +17,9 @@ from test_initializers import CENTERS, POINTS, scene
 from splatinit.config import Layer, build_config
 from splatinit.errors import BadPoints, ConfigError, FormatError, MissingExtra
 from splatinit.geometry import alignment
+from splatinit.geometry.rigid import Similarity
 from splatinit.initializers import needs_points, require_packages
-from splatinit.initializers.file import File, FileConfig
+from splatinit.initializers.file import File, FileConfig, aligning
 from splatinit.initializers.file import reading as module
 from splatinit.io import clouds, las, mesh
 from splatinit.io.clouds import read_cloud, read_xyz
@@ -690,13 +691,30 @@ def test_a_scan_of_any_place_is_found(tmp_path, monkeypatch):
     assert "init.pairs" in error.value.hint
 
 
-def test_alignments_that_cannot_be(tmp_path):
+def test_alignments_that_cannot_be(tmp_path, monkeypatch):
     where, xyz = photographed()
     path = scan(tmp_path / "a.xyz", xyz + 40)
     text = "init.align=rigid found no convincing place for the cloud: .*; expected 30% at least"
     with pytest.raises(BadPoints, match=text) as error:
         aligned(scan(path, 0.01 * xyz + 3), where, align="rigid")
     assert "init.align=global" in error.value.hint
+    # Half of the points are reached, but not more closely than by chance: the place is wrong.
+    for share, residual, convincing in (
+        (0.52, 0.034, False),
+        (0.52, 0.032, True),
+        (0.61, 0.05, True),
+        (0.29, 0, False),
+    ):
+        found = alignment.Fit(Similarity(1.0, np.eye(3), np.zeros(3)), 0.1, share, share, residual)
+        monkeypatch.setattr(aligning, "refine", lambda *_, found=found, **__: found)
+        if convincing:
+            aligned(path, where, align="rigid")
+            continue
+        text = (
+            f"no convincing place for the cloud: {share:.0%} of .*30% at least, and less than 60% only within 0.033 in"
+        )
+        with pytest.raises(BadPoints, match=text):
+            aligned(path, where, align="rigid")
     for without in (scene(CENTERS), scene(CENTERS, POINTS.select(np.arange(7)))):
         with pytest.raises(BadPoints, match="init.align=global needs sparse points of the scene to align to; it has"):
             aligned(path, without, align="global")
