@@ -101,6 +101,8 @@ def test_auto_follows_the_data_set():
     assert draw(scene(ring), count=9).recipe["volume"] == "cameras"
     inside = [*ring, (0.5, 0.5, 0.5)]
     assert draw(scene(inside, background=white), count=9).recipe["volume"] == "cameras"
+    millimetres = [tuple(150 * value for value in center) for center in ring]  # the cube is a dot in their photos
+    assert draw(scene(millimetres, background=white), count=9).recipe["volume"] == "cameras"
 
 
 def test_same_seed_same_points():

@@ -36,7 +36,8 @@ class RandomConfig:
             sparse points, without the outermost 1 % at either end of each axis. "blender": [−1.3, 1.3]³, where the
             objects of Blender's synthetic scenes are. "frusta": what at least ``min_views`` training cameras see, up
             to ``far``, without what photos show through (``see_through``). "auto": "blender" where the photos have
-            transparent pixels and all training cameras stand outside that cube and look at it, else "cameras".
+            transparent pixels and all training cameras stand outside that cube, look at it and see it large, else
+            "cameras".
         size: factor on the cube's side, None for the literature's (cameras 3, points 1, blender 1).
         min_views: in "frusta", how many training cameras must see a place; 2 can triangulate it. None: a sixth of them,
             but from 2 to 8.

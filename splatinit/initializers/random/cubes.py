@@ -9,6 +9,9 @@ from ...geometry.rigid import transform
 from ...types import Scene
 
 BLENDER_HALF_SIDE = 1.3  # scene units, 3DGS's reader of Blender scenes
+# Least share of a photo's longer side that half of the cube fills where the cube may be the scene: 0.45 in Blender's.
+# The photos of DTU, in millimetres, are transparent, too, and show the cube as a dot in the air.
+BLENDER_LEAST = 0.1
 # SfM leaves a few points far outside the scene; each axis of the points' box ignores this share at either end.
 POINTS_TRIM = 0.01
 
@@ -20,8 +23,11 @@ def choose_volume(scene: Scene) -> str:
     corners = BLENDER_HALF_SIDE * np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=float)
     for view in scene.train:
         outside = np.abs(view.camera.center).max() > BLENDER_HALF_SIDE
-        in_front = (transform(view.camera.cam_from_world, corners)[:, 2] > 0).all()
-        if not (outside and in_front):
+        depths = transform(view.camera.cam_from_world, corners)[:, 2]
+        if not (outside and (depths > 0).all()):
+            return "cameras"
+        half = BLENDER_HALF_SIDE * max(view.camera.fx, view.camera.fy) / depths.mean()
+        if half < BLENDER_LEAST * max(view.camera.width, view.camera.height):
             return "cameras"
     return "blender"
 
