@@ -63,14 +63,14 @@ class Nerf:
                 photos = fit_photos(scene, config.size, progress)
             with cost.stage("fit"):
                 if config.field is not None:
-                    field, facts = load_field(config.field), {}
+                    field, facts, gains = load_field(config.field), {}, torch.ones(len(photos), 3)
                 else:
                     shape = HashFieldConfig(levels=config.levels, finest=config.finest, log2_rows=config.log2_rows)
                     field = HashField(shape, find_space(scene, photos), seed, near=clearance)
                     result = self._fit(field, photos, sampling, seed, work_dir, progress)
-                    notes = [*result.notes]
+                    notes, gains = [*result.notes], result.gains
                     facts = {"steps": result.steps, "exposures": result.gains.tolist() if config.exposure else None}
-                psnr = _explained(scene, field, sampling, photos, seed)
+                psnr = _explained(scene, field, sampling, photos, gains, seed)
             with cost.stage("depths"):
                 depths = field_depths(field, sampling, scene, progress)
             with cost.stage("draw"):
@@ -151,10 +151,9 @@ class Nerf:
             notes.append("two photos hardly tell depths: expect the field to be a rough one")
         if len(drawn.xyz) < self.config.count:
             notes.append(f"{len(drawn.xyz)} of {self.config.count} points: photos agree on no more of the field")
-        shares = [f"{count / drawn.rays:.0%} {what}" for count, what in (
-            (drawn.nothing, "of the rays ended nowhere"), (drawn.lonely, "where too few photos agree"),
-            (drawn.near, "too near to a camera"))]  # fmt: skip
-        return [*notes, f"{len(drawn.xyz)} points from a field of {psnr:.1f} dB; {', '.join(shares)}"]
+        nowhere, lonely, near = (f"{count / drawn.rays:.0%}" for count in (drawn.nothing, drawn.lonely, drawn.near))
+        told = f"{nowhere} of the rays ended nowhere, {lonely} where too few photos agree, {near} too near to a camera"
+        return [*notes, f"{len(drawn.xyz)} points from a field of {psnr:.1f} dB; {told}"]
 
 
 def _psnr(error: float) -> float:
@@ -162,8 +161,13 @@ def _psnr(error: float) -> float:
 
 
 @torch.no_grad()
-def _explained(scene: Scene, field: HashField, sampling: SamplingConfig, photos: Photos, seed: int) -> float:
-    """PSNR (dB) of random rays of the training photos. Raises TrainingError for a field in which nothing is."""
+def _explained(
+    scene: Scene, field: HashField, sampling: SamplingConfig, photos: Photos, gains: torch.Tensor, seed: int
+) -> float:
+    """PSNR (dB) of random rays of the training photos, whose colours have the factors ``gains`` [photos, 3].
+
+    Raises TrainingError for a field in which nothing is.
+    """
     batch = photos.draw(LOOKED_AT, seeded(torch.Generator(), seed, "nerf check", 0))
     seen = see(field, batch.rays, sampling)
     opacity = float(seen.opacity.mean())
@@ -174,4 +178,4 @@ def _explained(scene: Scene, field: HashField, sampling: SamplingConfig, photos:
             hint="Give the fit more steps (init.fit_steps), less init.distortion or a smaller init.clearance, or look "
             "for broken poses with: splatinit check SCENE",
         )
-    return _psnr(float(((seen.rgb - batch.rgb * batch.alpha) ** 2).mean()))
+    return _psnr(float(((seen.rgb * gains[batch.view] - batch.rgb * batch.alpha) ** 2).mean()))
