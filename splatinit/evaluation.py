@@ -14,19 +14,21 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .errors import BackendError, FormatError, WeightsMissing
+from .errors import BackendError, ConfigError, FormatError, WeightsMissing
 from .memory import require_evaluation
 from .progress import Progress, Silent
 from .types import Gaussians, Pixels, Scene, View
 
 if TYPE_CHECKING:
+    import torch
+
     from .metrics import Lpips
     from .raster.base import Rasterizer, RasterSettings
 
@@ -41,9 +43,22 @@ class EvalConfig:
     Attributes:
         lpips: networks of LPIPS, of "vgg" (the one of 3DGS papers) and "alex"; each is a column. On a CPU vgg costs
             some seconds per megapixel and view, alex a tenth of it; empty for none.
+        during: fractions of the training's steps after which the mean PSNR over all test views is measured too, as
+            quality over time; empty for none. It is written into train.jsonl, changes no number of the training and
+            does not count as its time; it costs the time of drawing and decoding every test view, each time.
     """
 
     lpips: tuple[Literal["vgg", "alex"], ...] = ("vgg",)
+    during: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for fraction in self.during:
+            if not 0 < fraction <= 1:
+                raise ConfigError(f"eval.during holds {fraction:g}; expected fractions of the steps, above 0 up to 1.")
+
+    def during_steps(self, steps: int) -> tuple[int, ...]:
+        """The updates of a training of ``steps`` after which the test views are measured: ascending, each once."""
+        return tuple(sorted({max(1, round(fraction * steps)) for fraction in self.during}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +180,9 @@ def evaluate(
         OutOfMemory: the views are too large to be measured here.
         SceneError, FormatError: a photo is gone or damaged.
     """
-    from .decoding import each_decoded
     from .io.atomic import write_json
 
-    sizes = [(view.camera.width, view.camera.height) for view in scene.test]
-    require_evaluation(sizes, vgg="vgg" in config.lpips)
+    _require_memory(scene, vgg="vgg" in config.lpips)
     notes: list[str] = []
     networks = _networks(config.lpips, notes, progress) if scene.test else {}
     if not scene.test:
@@ -179,10 +192,7 @@ def evaluate(
 
     progress.start("evaluate", len(scene.test))
     scores, rows, seconds = [], [], 0.0
-    for index, (view, pixels) in enumerate(each_decoded(scene.test)):
-        if pixels.mask is not None and not pixels.mask.any():
-            notes.append(f"'{view.name}' is masked completely, and is not part of the scores.")
-            continue
+    for index, view, pixels in _measured_views(scene, notes):
         begun = time.perf_counter()
         image = draw(view, gaussians, scene.background, rasterizer=rasterizer, settings=settings)
         seconds += time.perf_counter() - begun
@@ -208,6 +218,46 @@ def evaluate(
         write_json(out_dir / "metrics.json", report.to_json())
     progress.finish(summary(report))
     return report
+
+
+def mean_psnr(scene: Scene, gaussians: Gaussians, *, rasterizer: Rasterizer, settings: RasterSettings) -> float | None:
+    """Only the mean PSNR of :func:`evaluate` in dB, the same number; None without a test view that can be measured.
+
+    Raises as :func:`evaluate` does.
+    """
+    from .metrics import psnr
+
+    _require_memory(scene, vgg=False)
+    values = []
+    for _, view, pixels in _measured_views(scene, []):
+        image = draw(view, gaussians, scene.background, rasterizer=rasterizer, settings=settings)
+        values.append(psnr(*_as_measured(image, photo(pixels, scene.background), pixels.mask)))
+    return _mean(values)
+
+
+def _require_memory(scene: Scene, *, vgg: bool) -> None:
+    require_evaluation([(view.camera.width, view.camera.height) for view in scene.test], vgg=vgg)
+
+
+def _measured_views(scene: Scene, notes: list[str]) -> Iterator[tuple[int, View, Pixels]]:
+    """Number, view and photo of each test view that can be measured; ``notes`` hears of the others."""
+    from .decoding import each_decoded
+
+    for index, (view, pixels) in enumerate(each_decoded(scene.test)):
+        if pixels.mask is not None and not pixels.mask.any():
+            notes.append(f"'{view.name}' is masked completely, and is not part of the scores.")
+        else:
+            yield index, view, pixels
+
+
+def _as_measured(
+    image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """What metrics take, of 8-bit pictures: both in [0, 1], and which pixels count."""
+    import torch
+
+    a, b = (torch.from_numpy(picture / 255.0) for picture in (image, truth))
+    return a, b, None if mask is None else torch.from_numpy(mask > 0)
 
 
 def files_of(report: EvalReport, out_dir: Path) -> list[Path]:
@@ -288,8 +338,6 @@ def _score(
     notes: list[str],
 ) -> tuple[ImageScore, tuple[np.ndarray, ...]]:
     """Save the pictures of one view, and measure what was saved."""
-    import torch
-
     from . import metrics
     from .errors import ShapeError
     from .io.images import write_png
@@ -303,8 +351,7 @@ def _score(
         for kind, picture in saved.items():
             write_png(out_dir / paths[kind], picture)
         image, truth = (_read_png(out_dir / paths[kind]) for kind in ("render", "truth"))
-    a, b = (torch.from_numpy(picture / 255.0) for picture in (image, truth))
-    counts = None if mask is None else torch.from_numpy(mask > 0)
+    a, b, counts = _as_measured(image, truth, mask)
 
     def unless_too_small(measure) -> float | None:
         try:

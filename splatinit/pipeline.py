@@ -125,29 +125,40 @@ def train(
     depth_priors: Mapping[str, DepthPrior] | None = None,
     checkpoints: Path | None = None,
     log: Callable[[dict], None] | None = None,
+    during: Sequence[float] = (),
     progress: Progress = Silent(),
     stop: Callable[[], bool] = never,
     **settings: Any,
 ) -> TrainResult:
     """Gaussians → trained Gaussians (``.gaussians`` of the result). ``settings`` are the fields of TrainConfig.
 
-    With ``checkpoints``, a training that was interrupted goes on from the newest one to the same numbers.
+    With ``checkpoints``, a training that was interrupted goes on from the newest one to the same numbers. ``log`` also
+    hears the mean PSNR over the test views after the fractions of the steps in ``during`` (see
+    :class:`splatinit.evaluation.EvalConfig`).
     """
-    from .training import TrainConfig
+    from .evaluation import EvalConfig, mean_psnr
+    from .training import Measurement, TrainConfig
     from .training import train as optimise
 
     environment.use_threads()
+    rasterizer, drawing = make_rasterizer(_name(raster)), _raster_settings(raster)
+    config = config or settings_from_keywords(TrainConfig, settings, "train")
+    measurement = Measurement(
+        EvalConfig(during=tuple(during)).during_steps(config.steps),
+        lambda now: mean_psnr(scene, now, rasterizer=rasterizer, settings=drawing),
+    )
     return optimise(
         scene,
         gaussians,
-        rasterizer=make_rasterizer(_name(raster)),
-        settings=_raster_settings(raster),
+        rasterizer=rasterizer,
+        settings=drawing,
         densifier=_make(DENSIFIERS, densify, {}),
-        config=config or settings_from_keywords(TrainConfig, settings, "train"),
+        config=config,
         seed=seed,
         checkpoints=checkpoints,
         log=log,
         depth_priors=depth_priors or {},
+        measurement=measurement,
         progress=progress,
         stop=stop,
     )
@@ -466,6 +477,7 @@ class _Line:
             depth_priors=begun.depth_priors,
             checkpoints=self.folder.checkpoints,
             log=runs.TrainLog(self.folder.train_log),
+            during=self.config.eval.during,
             progress=self.progress,
             stop=stop,
         )

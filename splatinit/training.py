@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,6 +147,19 @@ class TrainConfig:
         return self.lr_means_end ** max(done / self.steps, self.lr_means_hold)
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured of the Gaussians while they train, beside the training: it changes nothing of it.
+
+    Attributes:
+        steps: updates after which it is measured.
+        psnr: Gaussians, detached and not to be changed → mean PSNR in dB, or None where nothing can be measured.
+    """
+
+    steps: Collection[int]
+    psnr: Callable[[Gaussians], float | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """What came out of a training.
@@ -154,7 +167,7 @@ class TrainResult:
     Attributes:
         gaussians: the trained Gaussians, detached.
         steps_done: updates made, over all resumptions.        interrupted: ``stop`` ended it before the last step.
-        seconds: of training, over all resumptions.
+        seconds: of training, over all resumptions; without those of a :class:`Measurement`.
         loss: exponential mean of the loss over about the last 100 steps.
         psnr: of the held-out view at the last look (dB), None without test views.
         peak_memory_mb: of the process.
@@ -185,6 +198,7 @@ def train(
     checkpoints: Path | None = None,
     log: Callable[[dict[str, Any]], None] | None = None,
     depth_priors: Mapping[str, DepthPrior] | None = None,
+    measurement: Measurement | None = None,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
@@ -194,8 +208,11 @@ def train(
         checkpoints: folder to save to, and to resume from: the newest whole checkpoint in it is taken up, and the
             result is bit for bit that of an uninterrupted run. None: nothing is saved.
         log: called with one JSON-able dict per preview ("step", "loss", "psnr", "n", "seconds") and per refinement
-            ("step", "cloned", "split", "pruned", "opacities_reset", "n").
+            ("step", "cloned", "split", "pruned", "opacities_reset", "n"), and per step of ``measurement`` ("step",
+            "test_psnr", "n", "seconds" of training until then, "measured_in" seconds), after those of the same step.
         depth_priors: view name → depth that the loss pulls the expected depth to, for some or all training views.
+        measurement: taken after its steps, and not part of the time. A training that goes on from a checkpoint of such
+            a step takes it again.
         stop: asked after every step; when it says True, a checkpoint is written and the training returns.
 
     Raises:
@@ -255,6 +272,14 @@ def train(
         resolution = config.resolution_after(step - 1)
         return densifier.refine(step, adam, seeded(random, seed, "densify", step), resolution=resolution)
 
+    def measure() -> None:
+        if measurement is None or adam.steps not in measurement.steps:
+            return
+        with _saved_on_failure(saver, report), report.paused() as paused:
+            psnr = measurement.psnr(adam.gaussians.map(lambda tensor: tensor.detach()))
+        report.measured(psnr, len(adam.gaussians), paused())
+        watch.lap("test views")
+
     training_step = make_step(adam, rasterizer, settings, StepConfig(config.ssim_weight, config.selective_adam))
     progress.start("train", total=config.steps)
     resumed = adam.steps
@@ -267,6 +292,7 @@ def train(
             with _saved_on_failure(saver, report, refinement_waits=True):
                 report.refined(adam.steps, refine(adam.steps), len(adam.gaussians))
         for done in range(adam.steps, config.steps):
+            measure()
             step = done + 1  # `done` updates are behind, this one is number `step`
             adam.learning_rates["means"] = rates["means"] * config.lr_means_factor(done)
             degree = min(gaussians.sh_degree, max(sh_start, (done - sh_hold) // sh_every))
@@ -331,6 +357,8 @@ def train(
     if saver is not None and adam.steps > saver.saved_step:
         saver.save(seconds)
     watch.lap("checkpoint")
+    if not interrupted:
+        measure()
     result = adam.gaussians.map(lambda tensor: tensor.detach())
     report.finish(len(result))
     return TrainResult(
@@ -434,9 +462,31 @@ class _Report:
         self._n = 0
         self._before = seconds
         self._began = self._shown = time.perf_counter()
+        self._measuring = 0.0  # s since _began
 
     def seconds(self) -> float:
-        return self._before + time.perf_counter() - self._began
+        return self._before + self._here()
+
+    def _here(self) -> float:
+        """Seconds of training since this process took it up."""
+        return time.perf_counter() - self._began - self._measuring
+
+    @contextmanager
+    def paused(self) -> Iterator[Callable[[], float]]:
+        """The block does not count as training; yields how many seconds it has taken, for after it."""
+        began = time.perf_counter()
+        taken = 0.0
+        try:
+            yield lambda: taken
+        finally:
+            taken = time.perf_counter() - began
+            self._measuring += taken
+
+    def measured(self, psnr: float | None, n: int, seconds: float) -> None:
+        """``psnr`` over the test views, that took ``seconds`` to measure."""
+        if self._log is not None:
+            row = {"step": self._step, "test_psnr": psnr, "n": n}
+            self._log({**row, "seconds": round(self.seconds(), 3), "measured_in": round(seconds, 3)})
 
     def refined(self, step: int, change: Change | None, n: int) -> None:
         if change is not None and self._log is not None:
@@ -448,7 +498,7 @@ class _Report:
         now = time.perf_counter()
         if now - self._shown > REPORT_SECONDS or step == self._total:
             self._shown = now
-            rate = (step - self._first) / max(1e-9, now - self._began)
+            rate = (step - self._first) / max(1e-9, self._here())
             fields: dict[str, float | int | str] = {"it/s": round(rate, 1), "loss": round(self.loss, 4)}
             if self.psnr is not None:
                 fields["psnr"] = round(self.psnr, 2)
@@ -462,9 +512,10 @@ class _Report:
             self._log({**row, "seconds": round(self.seconds(), 3)})
 
     def finish(self, n: int) -> None:
-        rate = (self._step - self._first) / max(1e-9, time.perf_counter() - self._began)
+        rate = (self._step - self._first) / max(1e-9, self._here())
         psnr = "" if self.psnr is None else f", held-out PSNR {self.psnr:.2f} dB"
-        self._progress.finish(f"{n} Gaussians after {self._step} steps at {rate:.1f} it/s{psnr}")
+        beside = f"; {self._measuring:.1f} s beside for the test views" if self._measuring else ""
+        self._progress.finish(f"{n} Gaussians after {self._step} steps at {rate:.1f} it/s{psnr}{beside}")
 
 
 class _Saver:

@@ -412,7 +412,8 @@ class TrainLog:
     """Appends one JSON object per call to train.jsonl.
 
     A resumed training repeats the steps after its checkpoint: at the first row, older rows of that step or later are
-    dropped, so that the file reads as if nothing had happened.
+    dropped, so that the file reads as if nothing had happened. A measurement of the test views is the last row of its
+    step, and drops none of the rows before it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -421,12 +422,12 @@ class TrainLog:
 
     def __call__(self, row: Mapping[str, Any]) -> None:
         if not self._started:
-            self._drop_from(row.get("step", 0))
+            self._drop_from(row)
             self._started = True
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         append_text(self.path, json.dumps(clean) + "\n")
 
-    def _drop_from(self, step: int) -> None:
+    def _drop_from(self, first: Mapping[str, Any]) -> None:
         kept = []
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -434,7 +435,12 @@ class TrainLog:
                     row = json.loads(line)
                 except ValueError:
                     break  # the last line of a killed process
-                if row.get("step", 0) >= step:
+                if _place(row) >= _place(first):
                     break
                 kept.append(line + "\n")
         write_text(self.path, "".join(kept))
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, bool]:
+    """Where a row of train.jsonl stands among the others."""
+    return row.get("step", 0), "test_psnr" in row

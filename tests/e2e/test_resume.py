@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,9 +18,11 @@ import tiny
 from splatinit import native
 from splatinit.densify.adc import Adc, AdcConfig
 from splatinit.densify.prune import Prune, PruneConfig
-from splatinit.errors import ConfigError
+from splatinit.errors import ConfigError, FormatError
+from splatinit.evaluation import mean_psnr
 from splatinit.io.checkpoints import digest
-from splatinit.training import TrainConfig, TrainResult, train
+from splatinit.io.runs import TrainLog
+from splatinit.training import Measurement, TrainConfig, TrainResult, train
 
 STEPS = 150 if native.available() else 60  # the reference is slow
 TESTS = Path(__file__).resolve().parents[1]
@@ -112,6 +116,68 @@ def test_stopped_among_small_photos_or_under_a_filter_and_resumed(tmp_path, at, 
     assert run(tmp_path, settings=settings, stop=lambda: next(asked) == min(at, STEPS - 1)).interrupted
     resumed = run(tmp_path, settings=settings)
     assert digest(resumed.gaussians.tensors()) == digest(whole.gaussians.tensors())
+
+
+def measured(steps: tuple[int, ...], seconds: float = 0.0) -> Measurement:
+    """The ruler itself, on the tiny scene; each look takes at least ``seconds``."""
+
+    def psnr(gaussians):
+        time.sleep(seconds)
+        return mean_psnr(tiny.scene(alpha=True), gaussians, rasterizer=tiny.rasterizer(), settings=tiny.SETTINGS)
+
+    return Measurement(steps, psnr)
+
+
+def test_looking_at_the_test_views_changes_no_number_and_takes_no_time_of_the_training(uninterrupted):
+    rows = []
+    began = time.perf_counter()
+    steps = (1, 7, STEPS // 2, STEPS)  # before, between and after refinements, and at the end
+    result = run(measurement=measured(steps, seconds=0.5), log=rows.append)
+    taken = time.perf_counter() - began
+    assert digest(result.gaussians.tensors()) == uninterrupted
+    looks = [row for row in rows if "test_psnr" in row]
+    assert [row["step"] for row in looks] == list(steps)
+    assert [set(row) for row in looks] == [{"step", "test_psnr", "n", "seconds", "measured_in"}] * len(steps)
+    assert looks[-1]["n"] == len(result.gaussians) and looks[-1]["test_psnr"] > looks[0]["test_psnr"] + 1
+    final = mean_psnr(tiny.scene(alpha=True), result.gaussians, rasterizer=tiny.rasterizer(), settings=tiny.SETTINGS)
+    assert looks[-1]["test_psnr"] == final
+    assert all(row["measured_in"] >= 0.5 for row in looks)
+    assert result.seconds <= taken - 2.0 and looks[-1]["seconds"] == pytest.approx(result.seconds, abs=1.0)
+    assert result.profile.seconds["test views"] >= 2.0
+    # In the order of the steps, each look after the other rows of its step.
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+    assert [row["step"] for row in rows if "psnr" in row or "test_psnr" in row].count(STEPS) == 2
+    assert rows[-1] is looks[-1]
+
+
+@pytest.mark.parametrize("at", [29, 30, STEPS])
+def test_looks_of_a_resumed_training_read_as_if_nothing_had_happened(tmp_path, uninterrupted, at):
+    measurement = measured((10, 30, STEPS))
+    whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
+    run(measurement=measurement, log=TrainLog(whole))
+
+    def fail_at(gaussians):
+        if next(looks) == at:
+            raise FormatError("The photo is damaged.", hint="Replace it.")
+        return measurement.psnr(gaussians)
+
+    looks = iter(measurement.steps)
+    if at in measurement.steps:
+        failing = Measurement(measurement.steps, fail_at)
+        with pytest.raises(FormatError, match=f"the same command goes on after step {at}"):
+            run(tmp_path / "steps", measurement=failing, log=TrainLog(parts))
+    else:
+        asked = iter(range(1, STEPS + 1))
+        stopped = {"measurement": measurement, "stop": lambda: next(asked) == at}
+        assert run(tmp_path / "steps", log=TrainLog(parts), **stopped).interrupted
+    result = run(tmp_path / "steps", measurement=measurement, log=TrainLog(parts))
+    assert digest(result.gaussians.tensors()) == uninterrupted
+
+    def numbers(path: Path) -> list[dict]:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k not in ("seconds", "measured_in", "loss")} for row in rows]
+
+    assert numbers(parts) == numbers(whole)
 
 
 def test_pruning_is_resumed_between_at_and_after_its_steps(tmp_path):

@@ -15,8 +15,9 @@ from PIL import Image
 from strategies import RasterCase
 
 from splatinit import metrics
+from splatinit.config import Layer, build_config
 from splatinit.errors import BackendError, ConfigError, FormatError
-from splatinit.evaluation import EvalConfig, EvalReport, _spread, draw, evaluate, file_names, files_of, photo
+from splatinit.evaluation import EvalConfig, EvalReport, _spread, draw, evaluate, file_names, files_of, mean_psnr, photo
 from splatinit.raster.base import RasterSettings
 from splatinit.raster.reference import ReferenceRasterizer
 from splatinit.report.figures import SheetRow, contact_sheet, dimmed, error_map
@@ -295,3 +296,32 @@ def test_a_contact_sheet_shows_its_pictures() -> None:
     expected = {(255, 0, 0): 2 * 50 * 100, (0, 0, 255): 2 * 50 * 100, (0, 255, 0): 16 * 320 + 320 * 100}
     for color, pixels in expected.items():
         assert (sheet == color).all(axis=2).sum() == pixels
+
+
+def test_quality_over_time_is_measured_by_the_same_ruler() -> None:
+    scene, gaussians = small_scene()
+    mask = np.zeros((32, 40), np.uint8)
+    mask[8:30, 5:35] = 255
+    alpha = np.full((32, 40), 200, np.uint8)
+    first, second = scene.test
+    views = []
+    for view, layers in ((first, {"mask": mask}), (second, {"alpha": alpha}), (first, {"mask": np.zeros_like(mask)})):
+        pixels = replace(view.photo.pixels, **layers)
+        views.append(replace(view, name=f"{len(views)}.png", photo=replace(view.photo, pixels=pixels)))
+    scene = replace(scene, test=tuple(views), background=(1.0, 0.5, 0.0))
+    ruler = {"rasterizer": ReferenceRasterizer(), "settings": RasterSettings()}
+    report = score(scene, gaussians)
+    assert len(report.images) == 2 and abs(report.images[0].psnr - report.images[1].psnr) > 0.1
+    assert mean_psnr(scene, gaussians, **ruler) == report.psnr
+    assert mean_psnr(replace(scene, test=()), gaussians, **ruler) is None
+    assert mean_psnr(replace(scene, test=tuple(views[2:])), gaussians, **ruler) is None
+
+
+def test_when_quality_is_measured_is_said_in_fractions_of_the_steps() -> None:
+    assert EvalConfig().during_steps(100) == ()
+    assert EvalConfig(during=(1.0, 0.25, 0.251, 0.001)).during_steps(100) == (1, 25, 100)
+    built = build_config(Layer("typed", {"eval.during": "0.1,0.5"}), Layer("yaml", {"eval.lpips": []}))
+    assert built.eval.during == (0.1, 0.5)
+    for wrong in (0.0, 1.01, math.nan, -0.5):
+        with pytest.raises(ConfigError, match="eval.during holds .*; expected fractions of the steps, above 0 up to 1"):
+            EvalConfig(during=(0.5, wrong))

@@ -168,6 +168,18 @@ def test_the_log_of_a_resumed_training_reads_as_if_nothing_had_happened(tmp_path
     assert rows[0]["loss"] is None and rows[-1]["loss"] == 0.25
 
 
+def test_a_measurement_that_is_taken_again_drops_no_row_before_it(tmp_path):
+    path = tmp_path / "train.jsonl"
+    log = TrainLog(path)
+    for row in ({"step": 10, "n": 3}, {"step": 10, "psnr": 20.0}, {"step": 10, "test_psnr": 19.0}, {"step": 20}):
+        log(row)
+    TrainLog(path)({"step": 10, "test_psnr": 19.0, "seconds": 2})
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows == [{"step": 10, "n": 3}, {"step": 10, "psnr": 20.0}, {"step": 10, "test_psnr": 19.0, "seconds": 2}]
+    TrainLog(path)({"step": 10, "psnr": 21.0})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 10, "psnr": 21.0}]
+
+
 def test_differences():
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 1, "d": None}, "c": 3}) == [
         ("a.d", None, None),
