@@ -439,7 +439,10 @@ class _Line:
             yield cls(config, folder, stages, _posed(images, poser, stages), progress)
 
     def start(self) -> Initialization:
+        from .quality import measure, summary
+
         def compute() -> tuple[list[Path], dict[str, Any]]:
+            began = time.perf_counter()
             begun = initialize(
                 self.scene,
                 self.config.init,
@@ -447,7 +450,15 @@ class _Line:
                 work_dir=self.folder.start_work,
                 progress=self.progress,
             )
-            return self.folder.write_start(begun), {"points": len(begun.points)}
+            seconds = time.perf_counter() - began
+            self.progress.start("quality")
+            quality, notes = measure(self.scene, begun.points)
+            self.progress.finish(summary(quality))
+            for text in notes:
+                self.progress.note(text)
+            begun = dataclasses.replace(begun, quality=quality, notes=(*begun.notes, *notes))
+            # What making the start took; its quality is looked at for people.
+            return self.folder.write_start(begun), {"points": len(begun.points), "seconds": seconds}
 
         self.stages.do("init", compute)
         return self.folder.read_start()

@@ -299,6 +299,68 @@ class Scene:
         return 1.1 * radius if radius > 1e-8 else 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class StartQuality:
+    """What can be said of a start before any training (see :mod:`splatinit.quality`); None where it is unknown.
+
+    Attributes:
+        points: how many were measured, of all or of an even sample.
+        filled: of a training view: share of its pixels in whose cell (1/100 of the image) a point falls.
+        coverage: of a training view: share of its pixels with a point within 1 % of their depth.
+        photoconsistency: of a training view: mean absolute difference, 0 to 1, of the points' colours to its pixels.
+        views: the training views that were measured, in the order of these three: view by view.
+        accuracy: mean distance of a point to the true surface, scene units.
+        completeness: mean distance of the true surface to a point.
+        fscore: harmonic mean of the shares that lie within ``threshold`` (scene units) of each other.
+        seconds: that measuring took.
+    """
+
+    points: int
+    views: tuple[str, ...]
+    filled: tuple[float | None, ...]
+    coverage: tuple[float | None, ...]
+    photoconsistency: tuple[float | None, ...]
+    accuracy: float | None = None
+    completeness: float | None = None
+    fscore: float | None = None
+    threshold: float | None = None
+    seconds: float = 0.0
+
+    def mean(self, measure: str) -> float | None:
+        """The mean of ``filled``, ``coverage`` or ``photoconsistency`` over the views where it is known."""
+        known = [value for value in getattr(self, measure) if value is not None]
+        return sum(known) / len(known) if known else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: the means over the views by name, and the values of each view below "views"."""
+        by_view = ("filled", "coverage", "photoconsistency")
+        each = zip(*(getattr(self, name) for name in by_view), strict=True)
+        return {
+            **{name: self.mean(name) for name in by_view},
+            **{name: getattr(self, name) for name in ("accuracy", "completeness", "fscore", "threshold")},
+            "points": self.points,
+            "seconds": self.seconds,
+            "views": {
+                view: dict(zip(by_view, values, strict=True)) for view, values in zip(self.views, each, strict=True)
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> StartQuality:
+        """What :meth:`to_json` gave. Raises KeyError, TypeError, ValueError or AttributeError for anything else."""
+
+        def number(each: Any) -> float | None:
+            return None if each is None else float(each)
+
+        views = value["views"]
+        by_view = {
+            name: tuple(number(views[view][name]) for view in views)
+            for name in ("filled", "coverage", "photoconsistency")
+        }
+        whole = {name: number(value[name]) for name in ("accuracy", "completeness", "fscore", "threshold")}
+        return cls(points=int(value["points"]), views=tuple(views), seconds=float(value["seconds"]), **by_view, **whole)
+
+
 @dataclass(frozen=True)
 class DepthPrior:
     """Depth [h, w] (scene units along z, 0 = unknown) of one training view with confidence [h, w] in [0, 1]."""
@@ -328,6 +390,7 @@ class Initialization:
         recipe: name and settings of the initializer, as plain JSON-able values.
         notes: human-readable remarks ("floor added because ...").
         attachments: file name → what a run keeps under that name beside the points; not read back with them.
+        quality: what is known of the start before training; None where it was not measured.
     """
 
     points: PointCloud
@@ -337,6 +400,7 @@ class Initialization:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     attachments: Mapping[str, Attachment] = field(default_factory=dict)
+    quality: StartQuality | None = None
 
 
 # --------------------------------------------------------------------------------------------------------- Gaussians

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, FormatError
-from ..types import DepthPrior, ImageSet, Initialization
+from ..types import DepthPrior, ImageSet, Initialization, StartQuality
 from . import text
 from .arrays import read_npz
 from .atomic import append_text, atomic_path, is_temporary, remove_leftovers, write_json, write_text
@@ -150,6 +150,7 @@ class RunFolder:
             "recipe": dict(start.recipe),
             "notes": list(start.notes),
             "depth_priors": files,
+            "quality": None if start.quality is None else start.quality.to_json(),
         }
         attached = [self.start_stats.parent / name for name in start.attachments]
         for path, made in zip(attached, start.attachments.values(), strict=True):
@@ -177,7 +178,20 @@ class RunFolder:
             peak_memory_mb=stats["peak_memory_mb"],
             recipe=stats["recipe"],
             notes=tuple(map(str, stats["notes"])),
+            quality=self._quality(stats.get("quality")),
         )
+
+    def _quality(self, value: Any) -> StartQuality | None:
+        if value is None:  # not measured, or by a version that measured none
+            return None
+        try:
+            return StartQuality.from_json(value)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(
+                f"{self.start_stats}: 'quality' is not what splatinit wrote ({type(error).__name__}: {error}).",
+                hint="Delete the folder 'init' to compute it again.",
+                path=self.start_stats,
+            ) from error
 
     def _prior(self, view: str, name: Any) -> DepthPrior:
         path = self.depths / Path(str(name)).name
