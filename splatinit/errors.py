@@ -14,6 +14,7 @@
     ├── OutputError                an output file or folder cannot be written: a full disk, a vanished mount
     │   └── FolderInUse            another process works in the output folder
     ├── WeightsMissing             a network's published weights are neither on this machine nor to be fetched
+    ├── DataMissing                a benchmark's scene is neither on this machine nor to be fetched
     ├── TrainingError              training cannot go on (no Gaussians left to show anything, loss not finite)
     └── BackendError               a rasterization backend cannot run
         ├── NotBuilt               its native library is not in this installation
@@ -122,6 +123,10 @@ class ShapeError(SplatinitError):
 
 class WeightsMissing(SplatinitError):
     """A network's published weights are not on this machine and could not be fetched."""
+
+
+class DataMissing(SplatinitError):
+    """A public data set is not on this machine and could not be fetched."""
 
 
 class TrainingError(SplatinitError):

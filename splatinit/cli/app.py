@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -578,6 +578,61 @@ def list_parts(
         show_all_settings(console)
     else:
         show_parts(console)
+
+
+@command("data", "Knowing")
+def data(
+    action: Annotated[
+        Literal["list", "fetch", "verify"], typer.Argument(metavar="ACTION", help="list, fetch or verify.")
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            show_default=False,
+            help="A benchmark, or one of its scenes: [cyan]mipnerf360[/], [cyan]mipnerf360/garden[/]. None: all; for "
+            "[cyan]fetch[/], at least one.",
+        ),
+    ] = None,
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="The data folder; scenes lie in DIR/BENCHMARK/SCENE.")
+    ] = Path("data"),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="With [cyan]fetch[/]: keep the archives, in DIR/.archives.")
+    ] = False,
+) -> None:
+    """The public benchmark scenes: what there is, fetching it, and whether it is whole.
+
+    list: each benchmark's scenes with source, licence, size and protocol, and which are here. fetch: downloads (resumed
+    after an interrupt, verified where a checksum is known), unpacks, and keeps nothing half done. verify: compares
+    folders with the registry, and with what was unpacked; exit code 1 where one is damaged or absent.
+
+    [bold]Examples[/]
+
+      splatinit data list
+      splatinit data fetch tanks_and_temples          [dim]two scenes, 0.7 GB[/]
+      splatinit data verify mipnerf360/garden --to /mnt/data
+    """
+    from ..data.benchmarks import benchmarks, find_scenes
+    from ..data.fetch import fetch, folder_of, verify
+    from .tables import show_benchmarks, show_places, show_scene_states
+
+    scenes = find_scenes(names or [])
+    if action == "fetch":
+        if not names:
+            raise ConfigError(
+                "data fetch: got no name; expected a benchmark or a scene.",
+                hint=f"One or more of {', '.join(benchmarks())}.",
+            )
+        fetched, _ = watched(lambda progress, stop: fetch(scenes, to, keep=keep, progress=progress))
+        show_places(make_console(), {scene.key: path for scene, path in zip(scenes, fetched, strict=True)})
+    elif action == "verify":
+        states, _ = watched(lambda progress, stop: [verify(scene, to) for scene in scenes])
+        show_scene_states(make_console(), states)
+        if any(state.state in ("absent", "damaged") for state in states):
+            raise typer.Exit(1)
+    else:
+        show_benchmarks(make_console(), scenes, benchmarks(), {s.key for s in scenes if folder_of(s, to).is_dir()})
 
 
 @command("doctor", "Knowing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from ..doctor import BROKEN, MISSING, OK, Finding
 
 if TYPE_CHECKING:
     from ..convert import Converted
+    from ..data.benchmarks import Benchmark, BenchmarkScene
+    from ..data.fetch import SceneState
     from ..demo import DemoResult
     from ..evaluation import EvalReport
     from ..pipeline import RunResult
@@ -33,6 +35,7 @@ PROFILED = {
     "densify": "watching gradients; cloning, splitting, pruning",
     "report": "live line, a look at a test view",
     "checkpoint": "saving",
+    "test views": "the scores of eval.during; not part of the training's time",
 }
 
 
@@ -141,6 +144,41 @@ def show_files(console: Console, written: Sequence[Path]) -> None:
     else:
         show_places(console, {"wrote": written[0].parent})
         console.print(f"[dim]{len(written)} files[/]")
+
+
+def show_benchmarks(
+    console: Console, scenes: Sequence[BenchmarkScene], known: Mapping[str, Benchmark], here: Collection[str]
+) -> None:
+    """Each benchmark of ``scenes``: where it comes from, and the protocol of its scenes; ``here``: keys of those that
+    are on this machine."""
+    for name in dict.fromkeys(scene.benchmark for scene in scenes):
+        benchmark = known[name]
+        console.print(f"[bold]{name}[/]  {escape(benchmark.title)}, {escape(benchmark.home)}", soft_wrap=True)
+        console.print(f"  licence: {escape(benchmark.licence)}", soft_wrap=True)
+        for archive in benchmark.archives:
+            size = "size unknown" if archive.gigabytes is None else f"{archive.gigabytes:g} GB"
+            console.print(f"  {escape(archive.file)}, {size}", soft_wrap=True)
+            for source in archive.sources:
+                sums = "checksum unknown, not verified" if source.sha256 is None else f"SHA-256 {source.sha256}"
+                console.print(f"    {escape(source.url)}\n      [dim]{sums}[/]", soft_wrap=True)
+        table = Table(box=None, header_style="dim", pad_edge=True)
+        for column in ("", "scene", "photos", "reduced by", "test views"):
+            table.add_column(column)
+        for scene in (each for each in scenes if each.benchmark == name):
+            photos = ", ".join(f"{count} in {folder}" for folder, count in scene.photos.items())
+            split = scene.split if scene.of is None else f"12, {scene.train} to train on, of {scene.of}"
+            mark = "[green]✓[/]" if scene.key in here else ""
+            table.add_row(mark, scene.key, photos, str(scene.downscale), split)
+        console.print(table)
+
+
+def show_scene_states(console: Console, states: Sequence[SceneState]) -> None:
+    """Which scenes are here, and whether they are whole."""
+    marks = {"whole": "[green]✓[/]", "counted": "[yellow]![/]", "damaged": "[red]✗[/]", "absent": "[dim]·[/]"}
+    table = Table(box=None, show_header=False)
+    for state in states:
+        table.add_row(marks[state.state], state.scene.key, state.state, escape(state.detail))
+    console.print(table)
 
 
 def show_converted(console: Console, result: Converted) -> None:
