@@ -277,18 +277,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected 'section: key: value' mappings, got a {type(tree).__name__}.", path=path)
+    return dotted_keys(tree, str(path))
+
+
+def dotted_keys(tree: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Nested mappings (what :meth:`RunConfig.expand` returns) as dotted keys → values.
+
+    Raises ConfigError, naming ``where`` they were written, for a key that is there twice, nested and dotted.
+    """
     values: dict[str, Any] = {}
-    _flatten(tree, "", values, path)
+    _flatten(tree, "", values, where)
     return values
 
 
-def _flatten(tree: dict, prefix: str, out: dict[str, Any], path: Path) -> None:
+def _flatten(tree: Mapping[str, Any], prefix: str, out: dict[str, Any], where: str) -> None:
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, dict):
-            _flatten(value, dotted + ".", out, path)
+            _flatten(value, dotted + ".", out, where)
         elif dotted in out:
-            raise ConfigError(f"{path}: '{dotted}' is given twice.", key=dotted, path=path)
+            raise ConfigError(f"{where}: '{dotted}' is given twice.", key=dotted)
         else:
             out[dotted] = value
 

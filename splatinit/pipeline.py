@@ -341,6 +341,7 @@ def run(
     init: str | None = None,
     settings: Mapping[str, Any] | None = None,
     config: RunConfig | None = None,
+    poses: Path | None = None,
     progress: Progress = Silent(),
     stop: Callable[[], bool] = never,
 ) -> RunResult:
@@ -353,13 +354,15 @@ def run(
         init: name of the initializer, short for ``settings={"init.name": ...}``.
         settings: any keys, as on the command line: ``{"train.steps": 2000, "data.max_size": 800}``.
         config: a config from :func:`splatinit.config.build_config` in place of ``init`` and ``settings``.
+        poses: folder where runs of the same photos share what the poser found; the first of them fills it, others
+            wait for that. Only cameras and points are copied from it into ``out``, no photos.
         progress: receives the course of all stages.
         stop: asked between training steps; once it is true, a checkpoint is written and the run returns.
 
     Raises SplatinitError for everything a user can cause, and has then written nothing over; FolderInUse while another
     process works in ``out``.
     """
-    with _Line.open(images, out, config or make_config(init, settings), progress) as line:
+    with _Line.open(images, out, config or make_config(init, settings), progress, poses) as line:
         # Some initializers may be told how many points to make: what training has no memory for need not be made.
         planned = getattr(line.config.init.settings, "count", None) or 0
         line.foresee(planned, lambda fits: f"Use init.count={fits} or fewer.")
@@ -414,7 +417,14 @@ class _Line:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path | str, out: Path | str | None, config: RunConfig, progress: Progress) -> Iterator[_Line]:
+    def open(
+        cls,
+        path: Path | str,
+        out: Path | str | None,
+        config: RunConfig,
+        progress: Progress,
+        poses: Path | None = None,
+    ) -> Iterator[_Line]:
         """Read and pose the photos, and hold the folder for the block.
 
         Whatever can be refused is refused before the folder is touched.
@@ -424,19 +434,21 @@ class _Line:
         DENSIFIERS.load(config.densify.name)
         make_rasterizer(config.raster.name)
         progress.start("read")
+        began = time.perf_counter()
         images = read(path, config.data, progress=progress)
+        seconds = time.perf_counter() - began
         progress.finish(describe_images(images))
         for text in images.notes:
             progress.note(text)
         poser = resolve_poser(config, images)
         POSERS.load(poser.name)
-        session = environment.session(config.seed, config.raster.name)
+        session = environment.session(config.seed, config.raster.name) | {"seconds_read": seconds}
         root = Path(out) if out is not None else default_out(path, config)
         with runs.take_run(root, config.expand(), _inputs(images, config), session) as folder:
             for text in folder.notes:
                 progress.note(text)
             stages = _Stages(folder, progress)
-            yield cls(config, folder, stages, _posed(images, poser, stages), progress)
+            yield cls(config, folder, stages, _posed(images, poser, stages, poses), progress)
 
     def start(self) -> Initialization:
         from .quality import measure, summary
@@ -525,19 +537,24 @@ class _Line:
         )
 
 
-def _posed(images: ImageSet, poser: Choice, stages: _Stages) -> Scene:
-    """The stage "pose"; the poser keeps its result in the folder by itself."""
+def _posed(images: ImageSet, poser: Choice, stages: _Stages, shared: Path | None) -> Scene:
+    """The stage "pose"; the poser keeps its result in the folder by itself, or in one that runs share."""
     from .posers.base import kept_files
+    from .posers.sharing import shared_result
     from .posers.steps import forget_steps
 
     folder, progress = stages.folder.scene, stages.progress
 
-    def posed() -> Scene:
-        return pose(images, poser, work_dir=folder, progress=progress)
+    def posed(work_dir: Path = folder) -> Scene:
+        return pose(images, poser, work_dir=work_dir, progress=progress)
 
     def compute() -> tuple[list[Path], dict[str, Any]]:
+        facts: dict[str, Any] = {"poser": poser.name}
+        if shared is not None:
+            # What it cost whoever computed it: a run that found it ready has spared that, but its start has not.
+            facts["seconds"] = shared_result(shared, folder, posed)
         posed()
-        return kept_files(folder), {"poser": poser.name}
+        return kept_files(folder), facts
 
     stages.do("pose", compute)
     forget_steps(folder)

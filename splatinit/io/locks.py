@@ -12,8 +12,9 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,41 @@ def hold(folder: Path) -> Iterator[tuple[str, ...]]:
         with suppress(OSError):  # a disk that is gone must not hide the error that says so
             if _same_file(handle, path):
                 path.unlink()  # before the lock ends, so that nobody can hold the file that goes
+        os.close(handle)
+
+
+@contextmanager
+def hold_when_free(folder: Path, seconds: float = 0.1) -> Iterator[tuple[str, ...]]:
+    """As :func:`hold`, but waits while another process holds it, and looks again every ``seconds``."""
+    while True:
+        with ExitStack() as stack:
+            try:
+                notes = stack.enter_context(hold(folder))
+            except FolderInUse as error:
+                if error.context["pid"] == os.getpid():
+                    raise  # it would wait for itself
+            else:
+                yield notes
+                return
+        time.sleep(seconds)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process holds ``folder`` now. Somebody who takes it in this very moment may be told that it is in use,
+    so this is for those who can come again."""
+    path = Path(folder) / NAME
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        if _flock(handle):
+            return False
+        owner = _read(path)
+        return owner is not None and _may_live(owner)
+    except BlockingIOError:
+        return True
+    finally:
         os.close(handle)
 
 
