@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"config", "io", "pipeline"},
     "__main__": {"cli"},
     "checks": {"config", "geometry", "io"},
-    "cli": {"checks", "config", "convert", "data", "demo", "doctor", "environment", "io", "paths", "pipeline"},
+    "cli": {"checks", "config", "convert", "data", "demo", "doctor", "environment", "io", "paths", "pipeline", "sweep"},
     "config": set(),
     "convert": {"io"},
     "data": {"io"},
@@ -68,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "seeding": {"geometry"},
     "steps": {"losses", "native", "optim", "raster"},
     "stopwatch": set(),
+    "sweep": {"config", "environment", "initializers", "io", "memory", "pipeline"},
     "targets": {"decoding", "draws", "raster"},
     "training": {"decoding", "densify", "draws", "io", "memory", "optim", "raster", "steps", "stopwatch", "targets"},
     **{name: set() for name in SHARED},
@@ -82,6 +83,7 @@ HEAVY = {
     "imageio_ffmpeg",
     "viser",
     "ray",
+    "pyarrow",
     "torchvision",
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -1,0 +1,15 @@
+"""Sweeps: the same trainer over scenes × starts × seeds, planned, run so that it can be killed, and kept in tables.
+
+    plan.py      a sweep file → an ordered list of runs, each with its frozen config
+    local.py     does them in processes of their own on this machine      worker.py   one of these processes
+    folder.py    what lies where in a sweep's folder                       estimate.py how long it will take
+    store.py     run folders → the tables ``results/*.parquet``
+
+Each run is an ordinary run folder, as ``splatinit run`` makes it. Nothing is known of a sweep beyond its folder: what
+is finished is what the run folders say, so that whatever is killed, the same command goes on.
+"""
+
+from .folder import SweepFolder
+from .plan import PlannedRun, SweepPlan, expand, make_plan, read_plan
+
+__all__ = ["PlannedRun", "SweepFolder", "SweepPlan", "expand", "make_plan", "read_plan"]
