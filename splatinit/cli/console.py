@@ -21,6 +21,7 @@ from ..errors import printable
 
 # Where nobody watches (a log file, CI), one line of a long stage is enough every so many seconds.
 QUIET_SECONDS = 20.0
+SAVING = ("train", "sweep")  # stages that write checkpoints when they are asked to stop
 PIPE_WIDTH = 120  # columns of tables that do not go to a terminal
 
 
@@ -179,7 +180,7 @@ class Interrupts:
         return self.signum is not None
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._progress.stage != "train" or self.signum is not None:
+        if self._progress.stage not in SAVING or self.signum is not None:
             self.raised = self._stopped(signum)
             raise self.raised
         self.signum = signum
@@ -194,7 +195,7 @@ class Interrupts:
             second = self._next()
         except TimeoutError:
             second = first
-            if self._progress.stage == "train":
+            if self._progress.stage in SAVING:
                 # A checkpoint of a large model on a slow disk may take longer, and the user can always insist.
                 self._reader.settimeout(None)
                 second = self._next()

@@ -4,82 +4,64 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from splatinit.cli.app import app
-from splatinit.config import Layer, RunConfig, build_config, load_preset, preset_folder, presets
+from splatinit.config import preset_folder, presets
+from splatinit.initializers import INITIALIZERS
+from splatinit.sweep import SweepPlan, read_plan
 
 FILES = sorted((preset_folder() / "sweeps").glob("*.yaml"))
-KEYS = {"name": str, "scenes": list, "runs": list, "seeds": list}
-SCENE_KEYS = {"name": str, "path": str, "downscale": int}
-RUN_KEYS = {"name": str, "presets": list, "settings": dict}
 
 
-def read(path: Path) -> dict:
-    """A sweep; each of its tables has its keys, of their types, and names that occur once."""
-    sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for table, keys in (
-        (sweep, KEYS),
-        *((s, SCENE_KEYS) for s in sweep["scenes"]),
-        *((r, RUN_KEYS) for r in sweep["runs"]),
-    ):
-        assert {key: type(value) for key, value in table.items()} == keys, table
-    for rows in (sweep["scenes"], sweep["runs"]):
-        assert rows and len({row["name"] for row in rows}) == len(rows)
-    assert sweep["seeds"] and all(type(seed) is int for seed in sweep["seeds"])
-    return sweep
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
+def sweep(request) -> tuple[SweepPlan, str]:
+    """A sweep's plan, and the text of its file."""
+    return read_plan(request.param, scenes_exist=False), request.param.read_text(encoding="utf-8")
 
 
-def config_of(run: dict, scene: dict, seed: int) -> RunConfig:
-    own = {"data.downscale": scene["downscale"], "seed": seed}
-    return build_config(*map(load_preset, run["presets"]), Layer(run["name"], run["settings"]), Layer("sweep", own))
+def test_every_run_of_every_scene_is_accepted(sweep):
+    plan, text = sweep
+    assert f"name: {plan.name}\n" in text and plan.runs
+    variants, scenes, seeds = ({getattr(run, name) for run in plan.runs} for name in ("label", "scene", "seed"))
+    assert len(plan.runs) == len(variants) * len(scenes) * len(seeds), "no two variants are the same"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_run_of_every_scene_is_accepted(path):
-    sweep = read(path)
-    assert sweep["name"] == path.stem
-    for run in sweep["runs"]:
-        for scene in sweep["scenes"]:
-            for seed in sweep["seeds"]:
-                config = config_of(run, scene, seed)
-                assert (config.data.downscale, config.seed) == (scene["downscale"], seed)
-                for key, value in run["settings"].items():
-                    section, _, name = key.partition(".")
-                    assert config.expand()[section][name] == value, key
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_sweep_says_how_one_of_its_runs_is_done_by_hand(path, monkeypatch):
-    sweep, called = read(path), {}
+def test_a_sweep_says_how_one_of_its_runs_is_done_by_hand(sweep, monkeypatch):
+    (plan, text), called = sweep, {}
 
     def note(scene, out, *, config, **_):
         called.update(scene=str(scene), out=out, config=config)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("splatinit.pipeline.run", note)
-    (command,) = re.findall(r"^# +splatinit (run .*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    (command,) = re.findall(r"^# +splatinit (run .*)$", text, re.MULTILINE)
     CliRunner().invoke(app, shlex.split(command))
-    scene = next(scene for scene in sweep["scenes"] if scene["path"] == called["scene"])
-    run = next(run for run in sweep["runs"] if called["out"].name == f"{scene['name']}-{run['name']}")
-    assert called["config"] == config_of(run, scene, sweep["seeds"][0])
+    run = next(run for run in plan.runs if f"{run.scene}-{run.label}" == called["out"].name)
+    assert (called["scene"], called["config"]) == (run.path, run.config)
 
 
 def test_the_bar_without_densification():
-    sweep = read(preset_folder() / "sweeps" / "mipnerf360_dense.yaml")
+    plan = read_plan(preset_folder() / "sweeps" / "mipnerf360_dense.yaml", scenes_exist=False)
     # The scenes and sizes of the bar.
     outdoor, indoor = {"bicycle", "garden", "stump"}, {"bonsai", "counter", "kitchen", "room"}
-    assert {s["name"]: s["downscale"] for s in sweep["scenes"]} == dict.fromkeys(outdoor, 4) | dict.fromkeys(indoor, 2)
-    dense, adc, sfm = (config_of(run, sweep["scenes"][0], 0) for run in sweep["runs"])
+    sizes = {run.scene: run.config.data.downscale for run in plan.runs}
+    assert sizes == dict.fromkeys(outdoor, 4) | dict.fromkeys(indoor, 2)
+    dense, adc, sfm = (run.config for run in plan.runs[:3])
     assert (dense.init.name, dense.densify.name, dense.train.steps) == ("dense", "prune", 30_000)
     assert dense.init.settings.count == 2_000_000
     # What the other runs differ in, and nothing else.
     assert adc.densify.name == "adc" and (adc.init, adc.train, adc.seeding) == (dense.init, dense.train, dense.seeding)
     assert (sfm.init.name, sfm.densify, sfm.train.steps) == ("sfm", adc.densify, 30_000)
+
+
+def test_tiny_has_every_start_that_needs_nothing_but_the_photos():
+    plan = read_plan(preset_folder() / "sweeps" / "tiny.yaml", scenes_exist=False)
+    needing = {"file", "depth"}  # a file of one's own, depth maps
+    assert {run.config.init.name for run in plan.runs} == set(INITIALIZERS.names()) - needing
+    assert len({run.scene for run in plan.runs}) >= 4 and {run.seed for run in plan.runs} == {0, 1}
 
 
 def test_a_sweep_is_no_preset():

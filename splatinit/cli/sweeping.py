@@ -1,0 +1,187 @@
+"""What the commands ``sweep`` and ``results`` show: the plan, what became of it, and its table in four forms."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..registry import nearest
+from .tables import number
+
+if TYPE_CHECKING:
+    from ..sweep import SweepFolder, SweepPlan
+    from ..sweep.estimate import Estimate
+    from ..sweep.local import Outcome
+
+Rows = Sequence[Mapping[str, Any]]
+# Heading and digits (None: text) of the columns that a person reads; --csv has them all.
+COLUMNS: dict[str, tuple[str, int | None]] = {
+    "scene": ("scene", None),
+    "label": ("variant", None),
+    "seed": ("seed", 0),
+    "psnr": ("PSNR", 2),
+    "ssim": ("SSIM", 4),
+    "lpips_alex": ("LPIPS", 4),
+    "points": ("points", 0),
+    "gaussians": ("Gaussians", 0),
+    "seconds_init": ("init s", 1),
+    "seconds_train": ("train s", 1),
+    "peak_memory_mb": ("MB", 0),
+    "status": ("status", None),
+}
+
+
+def show_plan(console: Console, plan: SweepPlan, estimate: Estimate) -> None:
+    """The runs in numbers, and how long what is left of them will take."""
+    table = Table(title=f"Sweep {escape(plan.name)}", title_justify="left", title_style="bold", header_style="dim")
+    table.add_column("scene", style="cyan")
+    table.add_column("variants")
+    table.add_column("seeds")
+    table.add_column("runs", justify="right")
+    for scene in dict.fromkeys(run.scene for run in plan.runs):
+        runs = [run for run in plan.runs if run.scene == scene]
+        labels, seeds = (dict.fromkeys(values) for values in ([r.label for r in runs], [str(r.seed) for r in runs]))
+        table.add_row(escape(scene), escape(", ".join(labels)), ", ".join(seeds), str(len(runs)))
+    console.print(table)
+    shares = estimate.shares
+    left = f"{len(plan.runs)} runs" if estimate.runs == len(plan.runs) else f"{estimate.runs} of {len(plan.runs)} runs"
+    time = "" if estimate.seconds is None else f", about {duration(estimate.seconds)}"
+    console.print(
+        f"{left} to do{time} ({escape(estimate.basis)}); {shares.jobs} at a time, threads each: {shares.threads}.",
+        soft_wrap=True,
+    )
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show_outcome(console: Console, plan: SweepPlan, outcome: Outcome, folder: SweepFolder) -> None:
+    """How many runs ended how, and why those failed that did."""
+    names = {run.hash: run.name for run in plan.runs}
+    for note in outcome.notes:
+        console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
+    for run, reason in outcome.failed.items():
+        console.print(f"[red]failed[/] {escape(names[run])} ({run})", soft_wrap=True)
+        for line in reason.splitlines():
+            console.print(f"       {escape(line)}", soft_wrap=True)
+    reused = f" ({outcome.reused} of them before)" if outcome.reused else ""
+    left = len(plan.runs) - len(outcome.done) - len(outcome.failed)
+    open_ones = f", {left} not yet" if left else ""
+    console.print(
+        f"{len(outcome.done)} of {len(plan.runs)} runs done{reused}, {len(outcome.failed)} failed{open_ones}; "
+        f"{duration(outcome.seconds)}."
+    )
+    if outcome.failed:
+        console.print("--retry-failed tries the failed ones again.")
+    console.print(f"  {'tables':<8} {escape(str(folder.results))}", soft_wrap=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- results
+def filtered(rows: Rows, conditions: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The rows for which every ``key=value`` holds; a key is a column of the table, or a setting (``init.count``).
+
+    Raises ConfigError for what is not key=value, and for a key that no row has, with the nearest match.
+    """
+    wanted = []
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--where '{condition}' is not a condition; expected key=value, such as scene=fox.")
+        wanted.append((key, value))
+    known: dict[str, None] = {}
+    found = []
+    for row in rows:
+        values = {**_dotted(json.loads(row["settings"])), **row}
+        known |= dict.fromkeys(values)
+        if all(key in values and _equal(values[key], value) for key, value in wanted):
+            found.append(row)
+    for key, _ in wanted:
+        if rows and key not in known:
+            raise ConfigError(f"--where {key}: no run has such a column or setting.", hint=nearest(key, list(known)))
+    return found
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _equal(value: Any, text: str) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return value == float(text)
+        except ValueError:
+            return False
+    if value is None or isinstance(value, bool):
+        return str(value).lower() == text.lower()
+    return str(value) == text
+
+
+def show_results(console: Console, rows: Rows, notes: Sequence[str]) -> None:
+    """The runs as a table; errors of failed ones below it."""
+    table = Table(header_style="dim")
+    for heading, digits in COLUMNS.values():
+        table.add_column(heading, justify="left" if digits is None else "right")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in _cells(row)))
+    console.print(table)
+    for row in rows:
+        if row["error"]:
+            text = f"{row['scene']} {row['label']} seed {row['seed']}: {row['error'].splitlines()[0]}"
+            console.print(f"[red]failed[/] {escape(text)}", soft_wrap=True)
+    for note in notes:
+        console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        ("–" if row[key] is None else str(row[key])) if digits is None else number(row[key], digits)
+        for key, (_, digits) in COLUMNS.items()
+    ]
+
+
+def as_csv(rows: Rows, columns: Sequence[str]) -> str:
+    """Every column, a heading first."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def as_markdown(rows: Rows) -> str:
+    """A table as GitHub shows it."""
+    rules = ["---" if digits is None else "---:" for _, digits in COLUMNS.values()]
+    lines = [[heading for heading, _ in COLUMNS.values()], rules]
+    lines += [[cell.replace("|", "\\|") for cell in _cells(row)] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def as_latex(rows: Rows) -> str:
+    """A ``tabular`` with the rules of the package booktabs."""
+    aligned = "".join("l" if digits is None else "r" for _, digits in COLUMNS.values())
+    head = [heading for heading, _ in COLUMNS.values()]
+    lines = [f"\\begin{{tabular}}{{{aligned}}}", "\\toprule", _latex_row(head), "\\midrule"]
+    return "\n".join([*lines, *(_latex_row(_cells(row)) for row in rows), "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+_LATEX = {"\\": "\\textbackslash{}", "–": "--", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+_LATEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join("".join(_LATEX.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
