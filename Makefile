@@ -3,6 +3,7 @@
 #   make test     the tests            make lint   ruff            make bench   timings of this machine
 #   make fuzz     10000 damaged files for every reader, odd scenes for the rasterizer, and a table of what became of them (CASES=, TARGET=)
 #   make sanitize the native tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; fails on any finding
+#   make viewer   the scripts that a report carries (Plotly, three.js), bundled anew from npm; only after a change of splatinit/report/viewer
 #   make clean    removes everything that these targets made
 # PYTHON=python3.12 chooses the interpreter of a new .venv; VENV=dir puts the environment elsewhere.
 PYTHON ?= python3
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Python files are used where they lie (an editable install); only these make a new install necessary.
 NATIVE := $(shell find cuda -type f 2>/dev/null)
 
-.PHONY: demo test lint bench fuzz sanitize clean
+.PHONY: demo test lint bench fuzz sanitize viewer clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run
@@ -44,6 +45,9 @@ sanitize: $(CMAKE)
 	  $(CMAKE) --build build/sanitize-$$sanitizer --parallel && \
 	  $(dir $(CMAKE))ctest --test-dir build/sanitize-$$sanitizer --output-on-failure || exit 1; \
 	done
+
+viewer:
+	cd splatinit/report/viewer && npm ci && npm run build
 
 clean:
 	rm -rf $(VENV) build dist runs/demo .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The command line: ``splatinit run | init | train | eval | render | list | doctor | demo``."""
+"""The command line: ``splatinit run | init | train | eval | render | list | report | doctor | demo``."""
 
 from .app import main
 

@@ -682,6 +682,34 @@ def convert(
     show_converted(make_console(), result)
 
 
+@command("report", "Knowing")
+def report(
+    sweep: Annotated[
+        Path, typer.Argument(metavar="SWEEP", show_default=False, help="The folder of a sweep, with its results/.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", show_default="SWEEP/report.html", help="Where the page is written."
+        ),
+    ] = None,
+) -> None:
+    """One HTML page of a sweep: who wins, by how much, how sure that is, and pictures and points to look at.
+
+    The page opens from disk without a network. It carries small pictures; full size is linked from the run folders, so
+    keep it beside them.
+
+    [bold]Examples[/]
+
+      splatinit report sweeps/tiny
+      splatinit report sweeps/tiny --out tiny.html
+    """
+    from ..report.page import write_report
+    from .tables import show_report
+
+    show_report(make_console(), write_report(sweep, out))
+
+
 @command("list", "Knowing")
 def list_parts(
     part: Annotated[

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..demo import DemoResult
     from ..evaluation import EvalReport
     from ..pipeline import RunResult
+    from ..report.page import Written
     from ..stopwatch import Profile
 
 STAGES = ("pose", "init", "train", "eval")
@@ -213,6 +214,13 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> None:
         console.print(f"[red]Not working: {escape(', '.join(broken))}.[/]")
     else:
         console.print("[green]Everything that is needed works.[/]")
+
+
+def show_report(console: Console, written: Written) -> None:
+    """What a report was made of, and where it is."""
+    lost = f", {written.failed} of them failed" if written.failed else ""
+    console.print(f"{written.runs} runs{lost}; {written.size / 1e6:.1f} MB in {written.seconds:.1f} s")
+    show_places(console, {"page": written.path})
 
 
 def show_places(console: Console, places: Mapping[str, Path]) -> None:

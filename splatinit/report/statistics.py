@@ -146,8 +146,7 @@ def compare(
     bootstrap standard error (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", arXiv:1411.5279). The
     plain percentile interval is far too narrow for the handful of scenes of a sweep: with 5 it covers 84 % where it
     says 95 %. Resampling seeds within scenes counts their noise twice, which errs on the side of claiming less: up to
-    98 %
-    where seeds differ far more than scenes.
+    98 % where seeds differ far more than scenes.
 
     Args:
         level: of confidence, in (0, 1).

@@ -24,7 +24,7 @@ from splatinit.doctor import BROKEN, examine
 from splatinit.errors import ConfigError
 from splatinit.registry import load_object
 
-COMMANDS = ("run", "init", "train", "eval", "render", "check", "convert", "list", "doctor", "demo")
+COMMANDS = ("run", "init", "train", "eval", "render", "check", "convert", "report", "list", "doctor", "demo")
 
 
 def invoke(*arguments: str, code: int = 0) -> str:

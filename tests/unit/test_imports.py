@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"config", "io", "pipeline"},
     "__main__": {"cli"},
     "checks": {"config", "geometry", "io"},
-    "cli": {"checks", "config", "convert", "data", "demo", "doctor", "environment", "io", "paths", "pipeline", "sweep"},
+    "cli": {"checks", "config", "convert", "data", "demo", "doctor", "environment", "io", "paths", "pipeline", "report", "sweep"},
     "config": set(),
     "convert": {"io"},
     "data": {"io"},
