@@ -37,6 +37,7 @@ POINTS_OF_ONE = 8_000
 _SENTENCES = 6  # before the fold
 _QUALITIES = {
     "points": "number of points",
+    "filled": "share of the training views with points",
     "coverage": "coverage of training views",
     "photoconsistency": "photometric difference",
     "accuracy": "accuracy",

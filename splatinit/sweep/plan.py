@@ -6,9 +6,10 @@ A sweep file is YAML::
     scenes:                               # paths from the current folder; the name is the path's last part if left out
       - ../data/fox
       - {name: garden, path: data/garden, downscale: 4, settings: {data.masks: off}}
+      - {name: hall, path: data/hall, inits: [{file: {path: data/hall/scan.laz}}]}   # here besides those of all scenes
     presets: [train/quick]                # of all runs; then
     settings: {train.steps: 2000}         # any keys, over the presets
-    inits: [sfm, random, {dense: {count: 20000}}]     # short for one variant each, with settings of its own
+    inits: [sfm, init/frusta, {dense: {count: 20000}}]    # names or presets, with settings of their own
     densify: [adc, none]                  # × these
     grid: {train.ssim_weight: [0.1, 0.2]} # × each value of any key
     runs:                                 # × variants that are spelt out
@@ -35,7 +36,7 @@ from ..initializers import require_packages
 from ..registry import nearest
 
 _KEYS = ("name", "scenes", "presets", "settings", "inits", "densify", "grid", "runs", "seeds")
-_SCENE_KEYS = ("name", "path", "downscale", "max_size", "settings")
+_SCENE_KEYS = ("name", "path", "downscale", "max_size", "settings", "inits")
 _RUN_KEYS = ("name", "presets", "settings")
 # More runs than this are asked about before they start: a grid multiplies sooner than one thinks.
 MANY_RUNS = 200
@@ -137,19 +138,14 @@ def expand(tree: Any, where: str, *, default_name: str = "sweep", scenes_exist: 
     if scenes_exist:
         for scene in scenes:
             _require_scene(scene, where)
-    variants = list(_variants(top, where))
-    _only_once(
-        [variant.label for place, variant in enumerate(variants) if variant not in variants[:place]],
-        f"{where}: variants",
-        "label",
-        "Spell them out under `runs`, each with a `name`.",
-    )
+    variants = {scene.name: _variants_of(scene, top, where) for scene in scenes}
     found: dict[str, PlannedRun] = {}
-    for seed, scene, variant in itertools.product(_seeds(top, where), scenes, variants):
+    for seed, scene in itertools.product(_seeds(top, where), scenes):
         own = Layer(f"{where}: scene {scene.name}", scene.settings)
-        config = build_config(*variant.layers, own, Layer(where, {"seed": seed}))
-        run = PlannedRun(scene.name, scene.path, variant.label, config)
-        found.setdefault(run.hash, run)
+        for variant in variants[scene.name]:
+            config = build_config(*variant.layers, own, Layer(where, {"seed": seed}))
+            run = PlannedRun(scene.name, scene.path, variant.label, config)
+            found.setdefault(run.hash, run)
     for run in {run.label: run for run in found.values()}.values():
         require_packages(run.config.init.name, run.config.init.settings)
     return SweepPlan(name, tuple(found.values()))
@@ -160,6 +156,7 @@ class _Scene:
     name: str
     path: str
     settings: Mapping[str, Any]
+    inits: tuple[Any, ...]  # as they are written; besides those of all scenes
 
 
 @dataclass(frozen=True)
@@ -178,7 +175,8 @@ def _scene(entry: Any, where: str) -> _Scene:
     path = _text(table["path"], f"{place}: path")
     settings = _settings(table, f"{place}: {path}")
     settings |= {f"data.{key}": table[key] for key in ("downscale", "max_size") if key in table}
-    return _Scene(_text(table.get("name", Path(path).stem), f"{place}: name"), path, settings)
+    name = _text(table.get("name", Path(path).stem), f"{place}: name")
+    return _Scene(name, path, settings, tuple(_list(table, "inits", f"{place}: {name}")))
 
 
 def _require_scene(scene: _Scene, where: str) -> None:
@@ -208,6 +206,20 @@ def _seeds(top: Mapping[str, Any], where: str) -> list[int]:
             f"{where}: seeds = {seeds!r} does not fit; expected whole numbers, [0, 1, 2], or how many there are: 3."
         )
     return list(dict.fromkeys(seeds))
+
+
+def _variants_of(scene: _Scene, top: Mapping[str, Any], where: str) -> list[_Variant]:
+    """Those of all scenes, then those that this scene has besides; no two of one label."""
+    found = list(_variants(top, where))
+    if scene.inits:
+        found += _variants({**top, "inits": list(scene.inits)}, f"{where}: scene {scene.name}")
+    _only_once(
+        [variant.label for place, variant in enumerate(found) if variant not in found[:place]],
+        f"{where}: scene {scene.name}: variants" if scene.inits else f"{where}: variants",
+        "label",
+        "Spell them out under `runs`, each with a `name`.",
+    )
+    return found
 
 
 def _variants(top: Mapping[str, Any], where: str) -> Iterator[_Variant]:
@@ -240,7 +252,10 @@ def _runs(top: Mapping[str, Any], where: str) -> list[_Variant]:
 
 
 def _parts(top: Mapping[str, Any], key: str, section: str, where: str) -> list[_Variant]:
-    """``[adc, {none: {...}}]`` as variants of one section; their names are labels where they tell anything apart."""
+    """``[adc, {none: {...}}]`` as variants of one section; their names are labels where they tell anything apart.
+
+    A name with a "/" is a preset, whatever it sets. Whole keys (train.steps) may be among the settings.
+    """
     found = []
     for entry in _list(top, key, where):
         name, settings = entry, {}
@@ -251,8 +266,12 @@ def _parts(top: Mapping[str, Any], key: str, section: str, where: str) -> list[_
                 f"{where}: {key}: {entry!r} does not fit; expected a name, or {{name: {{setting: value}}}}.",
                 hint="For example [sfm, {random: {count: 5000}}].",
             )
-        values = {f"{section}.name": name} | {f"{section}.{k}": v for k, v in settings.items()}
-        found.append(_Variant(name, (Layer(f"{where}: {key}", dotted_keys(values, f"{where}: {key}")),)))
+        values = {str(k) if str(k) in known_keys() else f"{section}.{k}": value for k, value in settings.items()}
+        own = Layer(f"{where}: {key}", dotted_keys(values, f"{where}: {key}"))
+        if "/" in name:
+            found.append(_Variant(name.rpartition("/")[2].removesuffix(".yaml"), (load_preset(name), own)))
+        else:
+            found.append(_Variant(name, (Layer(own.where, {f"{section}.name": name}), own)))
     if key == "densify" and len(found) == 1:
         return [_Variant("", found[0].layers)]
     return found or [_Variant("", ())]

@@ -2,7 +2,8 @@
 
     results/runs.parquet     one row per run that is finished or failed
     results/views.parquet    one row per run and test view
-    results/steps.parquet    one row per run and look at a test view during training; the last has the mean over all
+    results/steps.parquet    one row per run and evaluation step: the mean over all test views where they were measured
+                             (setting eval.during, and after the last step), one test view where training looked at it
     results/starts.parquet   one row per run: what can be said of its start before training
 
     pandas.read_parquet("results/runs.parquet")
@@ -61,12 +62,12 @@ TABLES: dict[str, dict[str, str]] = {
     "starts": {
         "run": _TEXT,
         "points": _INT,
-        **dict.fromkeys(("coverage", "photoconsistency", "accuracy", "completeness", "fscore"), _FLOAT),
+        **dict.fromkeys(
+            ("filled", "coverage", "photoconsistency", "accuracy", "completeness", "fscore", "threshold"), _FLOAT
+        ),
     },
 }
 STAGES = ("pose", "init", "train", "eval")  # of a finished run
-# Beside init/stats.json, where something has judged the start: the columns of ``starts`` that it knows.
-START_QUALITY = "quality.json"
 
 
 def require_arrow() -> None:
@@ -132,7 +133,6 @@ class FinishedRun:
     env: Mapping[str, Any]
     metrics: Mapping[str, Any]
     stats: Mapping[str, Any]
-    quality: Mapping[str, Any]
     log: Sequence[Mapping[str, Any]]
 
 
@@ -160,7 +160,6 @@ def read_run(sweep: SweepFolder, planned: KeptRun) -> tuple[FinishedRun | None, 
             env=env,
             metrics=read_json(folder.eval / "metrics.json"),
             stats=read_json(folder.start_stats),
-            quality=_quality(folder),
             log=list(_log_rows(folder.train_log)),
         )
         _try_rows(run)
@@ -221,16 +220,8 @@ def _stranger(folder: RunFolder, planned: KeptRun) -> str | None:
     return f"{folder.root} was made with another {', '.join(keys[:3])}" if keys else None
 
 
-def _quality(folder: RunFolder) -> Mapping[str, Any]:
-    path = folder.start_stats.with_name(START_QUALITY)
-    found = read_json(path) if path.is_file() else {}
-    if not isinstance(found, dict):
-        raise FormatError(f"{path} is not what splatinit wrote.")
-    return found
-
-
 def _log_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The looks at a test view of train.jsonl; other rows, and a last line that was cut off, are passed over."""
+    """The rows of train.jsonl that look at test views; others, and a last line that was cut off, are passed over."""
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -238,7 +229,7 @@ def _log_rows(path: Path) -> Iterator[Mapping[str, Any]]:
             row = json.loads(line)
         except ValueError:
             return
-        if isinstance(row, dict) and "loss" in row:
+        if isinstance(row, dict) and ("loss" in row or "test_psnr" in row):
             yield row
 
 
@@ -276,8 +267,9 @@ def _add(tables: dict[str, list[dict[str, Any]]], run: FinishedRun, sweep: str) 
         pictures = {key: image[key] and f"{place}/eval/{image[key]}" for key in ("render", "truth", "error")}
         tables["views"].append({"run": name, "view": image["name"], **_scores(image), **pictures})
     tables["steps"] += _step_rows(run, mean["psnr"])
-    quality = {key: run.quality.get(key) for key in TABLES["starts"] if key not in ("run", "points")}
-    tables["starts"].append({"run": name, "points": record["init"]["points"], **quality})
+    quality = run.stats.get("quality") or {}
+    measured = {key: quality.get(key) for key in TABLES["starts"] if key not in ("run", "points")}
+    tables["starts"].append({"run": name, "points": record["init"]["points"], **measured})
 
 
 def _planned_columns(planned: KeptRun, sweep: str) -> dict[str, Any]:
@@ -303,26 +295,21 @@ def _scores(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _step_rows(run: FinishedRun, psnr: float | None) -> Iterator[dict[str, Any]]:
-    """One row per look; the one after the last step has the scores of the whole test set beside it."""
+    """One row per step that was looked at; the one after the last step has the final scores' mean."""
     steps = run.record["train"]["steps"]
-    rows = [
-        {
-            "run": run.planned.run,
-            "step": row["step"],
-            "seconds": row.get("seconds"),
-            "psnr": None,
-            "preview_psnr": row.get("psnr"),
-            "loss": row["loss"],
-            "gaussians": row["n"],
-        }
-        for row in run.log
-    ]
-    if not rows or rows[-1]["step"] != steps:
-        seconds = run.record["train"]["seconds"]
-        rows.append(dict.fromkeys(TABLES["steps"]) | {"run": run.planned.run, "step": steps, "seconds": seconds})
-        rows[-1]["gaussians"] = run.metrics["gaussians"]
-    rows[-1]["psnr"] = psnr
-    yield from rows
+    rows: dict[int, dict[str, Any]] = {}
+    for line in run.log:
+        row = rows.setdefault(line["step"], dict.fromkeys(TABLES["steps"]) | {"run": run.planned.run})
+        row |= {"step": line["step"], "seconds": line.get("seconds"), "gaussians": line["n"]}
+        if "test_psnr" in line:
+            row["psnr"] = line["test_psnr"]
+        else:
+            row |= {"preview_psnr": line.get("psnr"), "loss": line["loss"]}
+    if steps not in rows:
+        rows[steps] = dict.fromkeys(TABLES["steps"]) | {"run": run.planned.run, "step": steps}
+        rows[steps] |= {"seconds": run.record["train"]["seconds"], "gaussians": run.metrics["gaussians"]}
+    rows[steps]["psnr"] = psnr
+    yield from (rows[step] for step in sorted(rows))
 
 
 def _hash_of(sealed: Mapping[str, Sequence[Any]], prefix: str) -> str:

@@ -49,7 +49,8 @@ def test_each_command_takes_what_the_readme_gives_it(words: list[str]) -> None:
     for option in (word for word in rest if word.startswith("-")):
         assert re.search(rf"{option}\b", text), f"{command} has no {option}"
     layers = [load_preset(rest[k + 1]) for k, word in enumerate(rest) if word == "--config"]
-    settings = dict(word.split("=", 1) for word in rest if "=" in word)
+    conditions = [rest[k + 1] for k, word in enumerate(rest) if word == "--where"]
+    settings = dict(word.split("=", 1) for word in rest if "=" in word and word not in conditions)
     if "--init" in rest:
         settings["init.name"] = rest[rest.index("--init") + 1]
     build_config(*layers, Layer("README", settings))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from splatinit.errors import ConfigError
@@ -69,6 +71,21 @@ def test_equal_runs_collapse():
     assert [run.seed for run in plan(seeds=[3, 1]).runs] == [3, 1]
 
 
+def test_a_start_may_be_a_preset_have_whole_keys_and_be_of_one_scene():
+    found = plan(
+        scenes=["data/fox", {"path": "data/hall", "inits": [{"file": {"path": "hall.laz"}}]}],
+        inits=["sfm", {"init/frusta": {"count": 7}}, {"rain": {"train.low_pass": 300, "count": 12}}],
+        seeds=2,
+    )
+    of = {(run.scene, run.label): run.config for run in found.runs}
+    assert list(of) == [(s, v) for s in ("fox", "hall") for v in ("sfm", "frusta", "rain")] + [("hall", "file")]
+    frusta, rain = of["fox", "frusta"], of["hall", "rain"]
+    assert (frusta.init.name, frusta.init.settings.volume, frusta.init.settings.count) == ("random", "frusta", 7)
+    assert (rain.init.name, rain.init.settings.count, rain.train.low_pass) == ("rain", 12, 300)
+    assert of["hall", "file"].init.settings.path == Path("hall.laz") and of["hall", "sfm"] == of["fox", "sfm"]
+    assert len(found.runs) == 14
+
+
 def test_the_hash_is_of_all_settings_and_the_path_as_given(tmp_path):
     base, *others = (
         plan(**more).runs[0]
@@ -116,6 +133,8 @@ def test_from_python(tmp_path):
         ({"scenes": []}, ["scenes = [] does not fit; expected a list that is not empty"]),
         ({"scenes": [{"name": "a"}]}, ["{'name': 'a'} has no path"]),
         ({"scenes": ["a/fox", "b/fox"]}, ["two of them have the name 'fox'", "another `name`"]),
+        ({"inits": ["init/nothing"]}, ["Unknown preset 'init/nothing'"]),
+        ({"scenes": [{"path": "x/fox", "inits": ["sfm"]}]}, ["scene fox: variants", "two of them have the label 'sfm'"]),
         ({"inits": [{"random": {"count": 1}}, "random"]}, ["two of them have the label 'random'", "`runs`"]),
         ({"inits": [["sfm"]]}, ["inits: ['sfm'] does not fit; expected a name, or {name: {setting: value}}"]),
         ({"grid": [1]}, ["grid: expected key: [values], got a list"]),

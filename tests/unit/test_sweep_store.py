@@ -53,7 +53,9 @@ METRICS = {
 }
 LOG = [
     {"step": 5, "loss": 0.5, "psnr": 18.0, "n": 4, "seconds": 0.1},
+    {"step": 5, "test_psnr": 17.5, "n": 4, "seconds": 0.1, "measured_in": 0.3},
     {"step": 6, "cloned": 3, "n": 7},
+    {"step": 8, "test_psnr": 19.5, "n": 6, "seconds": 0.15, "measured_in": 0.3},
     {"step": 10, "loss": 0.4, "psnr": 19.0, "n": 7, "seconds": 0.2},
 ]
 
@@ -71,7 +73,7 @@ def hashes(sweep: SweepFolder) -> list[str]:
     return [run.run for run in sweep.read_plan()[1]]
 
 
-def finish(sweep: SweepFolder, run: str, *, render: bytes = b"r") -> None:
+def finish(sweep: SweepFolder, run: str, *, render: bytes = b"r", **stats: object) -> None:
     """A run folder as a finished run leaves it."""
     folder = sweep.run(run)
     planned = next(each for each in sweep.read_plan()[1] if each.run == run)
@@ -84,7 +86,7 @@ def finish(sweep: SweepFolder, run: str, *, render: bytes = b"r") -> None:
         path.write_bytes(render if "renders" in path.parts else b"t")
     folder.config.write_text(yaml.safe_dump(dict(planned.config)))
     write_json(folder.env, ENV)
-    write_json(folder.start_stats, {"points": 4, "peak_memory_mb": 90.0})
+    write_json(folder.start_stats, {"points": 4, "peak_memory_mb": 90.0, **stats})
     write_json(folder.eval / "metrics.json", METRICS)
     folder.train_log.write_text("".join(json.dumps(row) + "\n" for row in LOG) + '{"step": 1')
     folder.finish_stage("pose", [folder.scene / "poser.json"], seconds=1.0, poser="given")
@@ -99,9 +101,8 @@ def rows(sweep: SweepFolder, table: str = "runs") -> list[dict]:
 
 def test_the_tables_of_finished_failed_and_open_runs(sweep):
     sfm, random, rain, acui, union = hashes(sweep)
-    finish(sweep, sfm)
+    finish(sweep, sfm, quality={"coverage": 0.5, "later": 1})
     finish(sweep, union, render=b"other")
-    write_json(sweep.run(sfm).start_stats.with_name(store.START_QUALITY), {"coverage": 0.5, "later": 1})
     write_failure(sweep, random, "No room.\n  Make some.", "OutOfMemory", "train")
     sweep.run(random).root.mkdir()
     sweep.run(random).finish_stage("init", [], points=12)
@@ -156,7 +157,8 @@ def test_the_tables_of_finished_failed_and_open_runs(sweep):
     assert (sweep.root / views[0]["render"]).read_bytes() == b"r" and views[0]["error"] is None
     steps = [row for row in rows(sweep, "steps") if row["run"] == sfm]
     assert [(row["step"], row["preview_psnr"], row["psnr"], row["gaussians"]) for row in steps] == [
-        (5, 18.0, None, 4),
+        (5, 18.0, 17.5, 4),
+        (8, None, 19.5, 6),
         (10, 19.0, 20.5, 7),
     ]
     starts = rows(sweep, "starts")
@@ -195,10 +197,6 @@ DAMAGES = {
     "a number that is none": (
         lambda run: write_json(run.env, ENV | {"sessions": [ENV["sessions"][0] | {"cores": "two"}]}),
         "cores is 'two'",
-    ),
-    "a quality that is none": (
-        lambda run: write_json(run.start_stats.with_name(store.START_QUALITY), []),
-        "quality.json is not what splatinit wrote",
     ),
 }
 

@@ -1,0 +1,71 @@
+"""What a sweep costs beyond its runs, and whether several at a time are worth it.
+
+    python benchmarks/sweep.py SCENE [--steps 300] [--max-size 160] [--inits sfm,random] [--seeds 2] [--jobs 1,2]
+
+The same sweep is done anew in a fresh folder for each number of jobs. What is measured:
+
+    wall s          of the whole sweep, from the plan to the tables, its processes' starts among them.
+    run s           of one run's stages (pose, init, train, eval), the mean over runs: what a run itself takes.
+    overhead s/run  (jobs × wall − the sum of the runs' stages) / runs: starting Python and torch, reading photos,
+                    locks, seals, tables, waiting. With jobs > 1 it holds idle time at the end too.
+    ratio           wall seconds of the first number of jobs over these: above 1, several at a time are faster.
+
+The renders of all must be the same, whatever the number of jobs; where they are not, it exits 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from splatinit import environment
+from splatinit.progress import Silent
+from splatinit.sweep import SweepFolder, make_plan
+from splatinit.sweep.local import run_sweep
+from splatinit.sweep.store import STAGES, read_table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scene", type=Path)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--max-size", type=int, default=160)
+    parser.add_argument("--inits", default="sfm,random")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--jobs", default="1,2")
+    asked = parser.parse_args()
+
+    settings = {"train.steps": asked.steps, "data.max_size": asked.max_size}
+    inits = [name if name == "sfm" else {name: {"count": 10_000}} for name in asked.inits.split(",")]
+    plan = make_plan([asked.scene], name="bench", inits=inits, seeds=asked.seeds, settings=settings)
+    machine = environment.machine()
+    console = Console()
+    console.print(f"{machine['processor']}, {machine['cores']} cores; {len(plan.runs)} runs of {asked.scene}")
+    table = Table("jobs", "wall s", "run s", "overhead s/run", "ratio", header_style="dim")
+    first, pictures = None, set()
+    for jobs in map(int, asked.jobs.split(",")):
+        with tempfile.TemporaryDirectory() as work:
+            outcome = run_sweep(plan, Path(work), jobs=jobs, progress=Silent())
+            rows = read_table(SweepFolder(Path(work)), "runs").to_pylist()
+        if outcome.failed or len(rows) != len(plan.runs):
+            print(f"jobs {jobs}: {outcome.failed}", file=sys.stderr)
+            return 1
+        stages = sum(row[f"seconds_{stage}"] for row in rows for stage in STAGES)
+        first = first or outcome.seconds
+        pictures.add(tuple(row["renders_hash"] for row in rows))
+        cells = (outcome.seconds, stages / len(rows), (jobs * outcome.seconds - stages) / len(rows))
+        table.add_row(str(jobs), *(f"{cell:.1f}" for cell in cells), f"{first / outcome.seconds:.2f}")
+    console.print(table)
+    if len(pictures) > 1:
+        print("the renders depend on the number of jobs", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
