@@ -43,9 +43,8 @@ def main() -> int:
     settings = {"train.steps": asked.steps, "data.max_size": asked.max_size}
     inits = [name if name == "sfm" else {name: {"count": 10_000}} for name in asked.inits.split(",")]
     plan = make_plan([asked.scene], name="bench", inits=inits, seeds=asked.seeds, settings=settings)
-    machine = environment.machine()
     console = Console()
-    console.print(f"{machine['processor']}, {machine['cores']} cores; {len(plan.runs)} runs of {asked.scene}")
+    console.print(f"{environment.processor()}, {environment.cores()} cores; {len(plan.runs)} runs of {asked.scene}")
     table = Table("jobs", "wall s", "run s", "overhead s/run", "ratio", header_style="dim")
     first, pictures = None, set()
     for jobs in map(int, asked.jobs.split(",")):
