@@ -5,9 +5,10 @@
 The same sweep is done anew in a fresh folder for each number of jobs. What is measured:
 
     wall s          of the whole sweep, from the plan to the tables, its processes' starts among them.
-    run s           of one run's stages (pose, init, train, eval), the mean over runs: what a run itself takes.
-    overhead s/run  (jobs × wall − the sum of the runs' stages) / runs: starting Python and torch, reading photos,
-                    locks, seals, tables, waiting. With jobs > 1 it holds idle time at the end too.
+    poses s         of the poses that runs share, each found once, with all cores.
+    run s           of one run's stages (read, init, train, eval), the mean over runs: what a run itself takes.
+    overhead s/run  (jobs × (wall − poses) − the sum of the runs' stages) / runs: starting Python and torch, locks,
+                    seals, tables, waiting. With jobs > 1 it holds idle time at the end too.
     ratio           wall seconds of the first number of jobs over these: above 1, several at a time are faster.
 
 The renders of all must be the same, whatever the number of jobs; where they are not, it exits 1.
@@ -27,7 +28,7 @@ from splatinit import environment
 from splatinit.progress import Silent
 from splatinit.sweep import SweepFolder, make_plan
 from splatinit.sweep.local import run_sweep
-from splatinit.sweep.store import STAGES, read_table
+from splatinit.sweep.store import read_table
 
 
 def main() -> int:
@@ -45,19 +46,23 @@ def main() -> int:
     plan = make_plan([asked.scene], name="bench", inits=inits, seeds=asked.seeds, settings=settings)
     console = Console()
     console.print(f"{environment.processor()}, {environment.cores()} cores; {len(plan.runs)} runs of {asked.scene}")
-    table = Table("jobs", "wall s", "run s", "overhead s/run", "ratio", header_style="dim")
+    table = Table("jobs", "wall s", "poses s", "run s", "overhead s/run", "ratio", header_style="dim")
     first, pictures = None, set()
     for jobs in map(int, asked.jobs.split(",")):
         with tempfile.TemporaryDirectory() as work:
             outcome = run_sweep(plan, Path(work), jobs=jobs, progress=Silent())
-            rows = read_table(SweepFolder(Path(work)), "runs").to_pylist()
+            folder = SweepFolder(Path(work))
+            rows = read_table(folder, "runs").to_pylist()
+        # Of each of the folders that runs share; a run's own row says what its poses cost whoever found them.
+        poses = sum({folder.poses(run): row["seconds_pose"] for run, row in zip(plan.runs, rows, strict=True)}.values())
         if outcome.failed or len(rows) != len(plan.runs):
             print(f"jobs {jobs}: {outcome.failed}", file=sys.stderr)
             return 1
-        stages = sum(row[f"seconds_{stage}"] for row in rows for stage in STAGES)
+        stages = sum(row[f"seconds_{stage}"] for row in rows for stage in ("read", "init", "train", "eval"))
         first = first or outcome.seconds
         pictures.add(tuple(row["renders_hash"] for row in rows))
-        cells = (outcome.seconds, stages / len(rows), (jobs * outcome.seconds - stages) / len(rows))
+        overhead = (jobs * (outcome.seconds - poses) - stages) / len(rows)
+        cells = (outcome.seconds, poses, stages / len(rows), overhead)
         table.add_row(str(jobs), *(f"{cell:.1f}" for cell in cells), f"{first / outcome.seconds:.2f}")
     console.print(table)
     if len(pictures) > 1:

@@ -395,6 +395,15 @@ def start(
         return line.result(begun)
 
 
+def share_poses(images: Path | str, poses: Path, *, config: RunConfig, progress: Progress = Silent()) -> None:
+    """Find the poses that :func:`run` with this ``config`` takes from the folder ``poses``, before any of the runs."""
+    from .posers.sharing import fill
+
+    environment.use_threads()
+    found, poser = _read_aloud(images, config, progress)
+    fill(poses, lambda work_dir: pose(found, poser, work_dir=work_dir, progress=progress))
+
+
 def make_config(init: str | None = None, settings: Mapping[str, Any] | None = None, *presets: str) -> RunConfig:
     """A run's config from Python values: presets by name, then ``settings`` by dotted key, then ``init``."""
     layers = [load_preset(name) for name in presets]
@@ -433,15 +442,9 @@ class _Line:
         require_packages(config.init.name, config.init.settings)
         DENSIFIERS.load(config.densify.name)
         make_rasterizer(config.raster.name)
-        progress.start("read")
         began = time.perf_counter()
-        images = read(path, config.data, progress=progress)
+        images, poser = _read_aloud(path, config, progress)
         seconds = time.perf_counter() - began
-        progress.finish(describe_images(images))
-        for text in images.notes:
-            progress.note(text)
-        poser = resolve_poser(config, images)
-        POSERS.load(poser.name)
         session = environment.session(config.seed, config.raster.name) | {"seconds_read": seconds}
         root = Path(out) if out is not None else default_out(path, config)
         with runs.take_run(root, config.expand(), _inputs(images, config), session) as folder:
@@ -535,6 +538,18 @@ class _Line:
             reused=tuple(self.stages.reused),
             **more,
         )
+
+
+def _read_aloud(path: Path | str, config: RunConfig, progress: Progress) -> tuple[ImageSet, Choice]:
+    """The photos, told about, and the poser for them."""
+    progress.start("read")
+    images = read(path, config.data, progress=progress)
+    progress.finish(describe_images(images))
+    for text in images.notes:
+        progress.note(text)
+    poser = resolve_poser(config, images)
+    POSERS.load(poser.name)
+    return images, poser
 
 
 def _posed(images: ImageSet, poser: Choice, stages: _Stages, shared: Path | None) -> Scene:

@@ -14,6 +14,14 @@ from ..io.locks import hold_when_free
 from ..io.text import read_json
 from .base import kept_files
 
+_COST = "cost.json"  # what computing it took
+
+
+def fill(shared: Path, pose: Callable[[Path], Any]) -> None:
+    """Have the poser's result in ``shared``; ``pose`` and errors as :func:`shared_result` has them."""
+    with hold_when_free(shared):
+        _compute(shared, pose)
+
 
 def shared_result(shared: Path, work_dir: Path, pose: Callable[[Path], Any]) -> float:
     """Have the poser's result in ``shared`` and a copy of it in ``work_dir``; the seconds that it took to compute.
@@ -26,19 +34,23 @@ def shared_result(shared: Path, work_dir: Path, pose: Callable[[Path], Any]) -> 
 
     Raises what ``pose`` raises; OutputError where a folder cannot be written.
     """
-    *model, index = kept_files(shared)
-    cost = shared / "cost.json"
     with hold_when_free(shared):
-        before, began = _content(index), time.perf_counter()
-        pose(shared)
-        if _content(index) != before:
-            write_json(cost, {"seconds": time.perf_counter() - began})
+        _compute(shared, pose)
+        *model, index = kept_files(shared)
         *copies, copied_index = kept_files(work_dir)
         copied_index.unlink(missing_ok=True)  # until all is copied, the folder answers to no key
         for source, copy in zip([*model, index], [*copies, copied_index], strict=True):
             with atomic_path(copy) as temporary:
                 shutil.copyfile(source, temporary)
-        return _seconds(cost)
+        return _seconds(shared / _COST)
+
+
+def _compute(shared: Path, pose: Callable[[Path], Any]) -> None:
+    *_, index = kept_files(shared)
+    before, began = _content(index), time.perf_counter()
+    pose(shared)
+    if _content(index) != before:
+        write_json(shared / _COST, {"seconds": time.perf_counter() - began})
 
 
 def _content(path: Path) -> bytes | None:

@@ -1,8 +1,10 @@
 """Sweeps: the same trainer over scenes × starts × seeds, planned, run so that it can be killed, and kept in tables.
 
     plan.py      a sweep file → an ordered list of runs, each with its frozen config
-    local.py     does them in processes of their own on this machine      worker.py   one of these processes
-    folder.py    what lies where in a sweep's folder                       estimate.py how long it will take
+    folder.py    what lies where in a sweep's folder
+    local.py     does the runs in processes of their own on this machine, as many as shares.py says
+    posing.py    finds the poses first                                     estimate.py  how long it will take
+    worker.py    what one of these processes does                          processes.py starting and ending it
     store.py     run folders → the tables ``results/*.parquet``
 
 Each run is an ordinary run folder, as ``splatinit run`` makes it. Nothing is known of a sweep beyond its folder: what

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,10 @@ from typing import Any
 from ..errors import FormatError
 from ..io.runs import RunFolder
 from .folder import SweepFolder
-from .local import Shares, share_out, start_worker
 from .plan import PlannedRun, SweepPlan, run_hash
+from .posing import find_poses
+from .processes import start_worker, wait_for
+from .shares import Shares, share_out
 from .store import gather
 from .worker import job_line
 
@@ -104,6 +104,8 @@ def _nearest_cost(run: PlannedRun, rows: Sequence[Mapping[str, Any]]) -> _Cost:
 
 def _probed(folder: SweepFolder, run: PlannedRun, shares: Shares, stop: Callable[[], bool]) -> _Cost | None:
     """The cost of a run by its first steps; None where the probe failed: the sweep itself will say why."""
+    if find_poses(folder, {folder.poses(run): run}, stop):
+        return None
     place = SweepFolder(folder.root / "probe")
     config = run.config.expand()
     steps = min(PROBE_STEPS, run.config.train.steps)
@@ -111,18 +113,12 @@ def _probed(folder: SweepFolder, run: PlannedRun, shares: Shares, stop: Callable
     # One run alone, with the threads that it will have.
     job = job_line(place, run.path, config, folder.poses(run))
     process = start_worker(job, place.log(run_hash(run.path, config)), replace(shares, jobs=1))
+    wait_for(process, stop)
     try:
-        while process.poll() is None and not stop():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.1)
-    finally:
-        process.stdin.close()
-        process.wait()
-        try:
-            record = RunFolder(place.runs / run_hash(run.path, config)).record()
-        except FormatError:
-            record = {}
-        shutil.rmtree(place.root, ignore_errors=True)
+        record = RunFolder(place.runs / run_hash(run.path, config)).record()
+    except FormatError:
+        record = {}
+    shutil.rmtree(place.root, ignore_errors=True)
     if "eval" not in record:
         return None
     growth = 1.0 if run.config.densify.name in ("none", "prune") else _GROWTH

@@ -7,34 +7,24 @@ drivers may work on one: whoever finds a run taken goes on to the next, and at t
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import environment, memory
-from ..config import RunConfig
-from ..errors import ConfigError, SceneError
 from ..io.locks import is_held
 from ..progress import Progress, Silent
-from .folder import KeptRun, SweepFolder, poses_ready
+from .folder import KeptRun, SweepFolder
 from .plan import PlannedRun, SweepPlan
+from .posing import find_poses
+from .processes import how_it_ended, start_worker
+from .shares import share_out, whole_machine
 from .store import collect, is_finished, require_arrow
 from .worker import Exit, job_line, write_failure
 
 _POLL = 0.05  # s between two looks at the workers
 _PATIENCE = 0.5  # s between two looks at what other processes do
-# Bytes of a process that trains, beyond what its training counts: Python, torch, the libraries.
-_PROCESS = 450 * 2**20
-# Gaussians that a run is expected to end with where no setting bounds them.
-_TYPICAL = 300_000
-_SCENE_ERRORS = [SceneError.__name__, *(kind.__name__ for kind in SceneError.__subclasses__())]
-_LAST_LINES = 5  # of a log, told where a process ended without a word
 
 
 @dataclass
@@ -49,80 +39,12 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Shares:
-    """How a machine is shared out: so many runs at a time, with so many threads and bytes of memory each."""
-
-    jobs: int
-    threads: int
-    bytes: int | None
-
-
 @dataclass
 class _Worker:
     run: PlannedRun
     process: subprocess.Popen
     alone: bool
     began: float
-
-
-def share_out(runs: Sequence[RunConfig], jobs: int | None = None) -> Shares:
-    """How many of ``runs`` are to be done at a time here; ``jobs`` where the user says it.
-
-    As many as there are threads to use (cores, or SPLATINIT_THREADS), one thread each, unless memory has room for
-    fewer: reading, starting, scoring and Python itself use one thread whatever there are, so that two runs of one
-    thread are done sooner than one after the other with two. Results depend on neither.
-
-    Raises ConfigError for ``jobs`` below 1.
-    """
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"--jobs is {jobs}; expected at least 1.")
-    cores = _all_threads()
-    free = memory.available()
-    most = max((_expected_bytes(config) for config in runs), default=0)
-    fitting = cores if free is None or most == 0 else int((free - memory.RESERVE) // most)
-    count = jobs or max(1, min(cores, fitting, len(runs)))
-    return Shares(count, max(1, cores // count), None if free is None else free // count)
-
-
-def _expected_bytes(config: RunConfig) -> int:
-    """About what a run will take. Photos are not looked at: the size that is asked for bounds theirs."""
-    side = config.data.max_size or 1600
-    bound = getattr(config.densify.settings, "max_count", None)
-    count = max(getattr(config.init.settings, "count", None) or 0, min(bound or _TYPICAL, _TYPICAL))
-    photos = int(config.train.image_cache_mb) * 2**20
-    training = memory.TrainingMemory(config.seeding.sh_degree, side, side * 3 // 4, photos)
-    return _PROCESS + training.bytes(count)
-
-
-def _all_threads() -> int:
-    return environment.wanted_threads() or environment.cores()
-
-
-def start_worker(job: str, log: Path, shares: Shares) -> subprocess.Popen:
-    """A process that does the run of this :func:`splatinit.sweep.worker.job_line`; it prints into ``log``.
-
-    Closing its standard input asks it to stop.
-    """
-    variables = os.environ | dict.fromkeys((environment.THREADS_VARIABLE, "OMP_NUM_THREADS"), str(shares.threads))
-    # It finds the modules that this process finds: not others of the current folder, nor fewer than it.
-    variables |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
-    if shares.jobs > 1 and shares.bytes is not None:
-        variables[memory.VARIABLE] = str(max(1, shares.bytes // 2**20))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker"],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            env=variables,
-            start_new_session=True,  # Ctrl-C is for the driver, which tells them
-        )
-    with suppress(BrokenPipeError):  # it is dead already, and will be heard of
-        process.stdin.write(job.encode())
-        process.stdin.flush()
-    return process
 
 
 def run_sweep(
@@ -151,6 +73,7 @@ def run_sweep(
     progress.start("sweep", len(plan.runs))
     began = time.perf_counter()
     try:
+        driver.pose(stop)
         driver.work(stop)
     finally:
         driver.end_workers()
@@ -186,6 +109,18 @@ class _Driver:
             self.waiting.append(run)
         self.shares = share_out([run.config for run in self.waiting], jobs)
 
+    def pose(self, stop: Callable[[], bool]) -> None:
+        """Have the poses of all that waits; runs whose photos have none fail alike, without being tried."""
+        wanted: dict[Path, PlannedRun] = {}
+        for run in self.waiting:
+            wanted.setdefault(self.poses[run.hash], run)
+        failed = find_poses(self.folder, wanted, stop)
+        for run in [run for run in self.waiting if self.poses[run.hash] in failed]:
+            self.waiting.remove(run)
+            why = failed[self.poses[run.hash]]
+            write_failure(self.folder, run.hash, why["error"], why["kind"], why["stage"])
+            self._note_failed(run, why["error"])
+
     def work(self, stop: Callable[[], bool]) -> None:
         """Until nothing is left, or ``stop`` is true."""
         while self.waiting or self.alone or self.workers or self.elsewhere:
@@ -202,19 +137,9 @@ class _Driver:
     # ------------------------------------------------------------------------------------------------------- starting
     def _start_what_fits(self) -> None:
         while self.waiting and len(self.workers) < self.shares.jobs and not any(each.alone for each in self.workers):
-            run = self._next()
-            if run is None:
-                break
-            self.waiting.remove(run)
-            self._start(run)
+            self._start(self.waiting.pop(0))
         if self.alone and not self.waiting and not self.workers:
             self._start(self.alone.pop(0), alone=True)
-
-    def _next(self) -> PlannedRun | None:
-        """The first that need not wait for poses that a worker is computing now."""
-        busy = {self.poses[worker.run.hash] for worker in self.workers}
-        ready = {poses for poses in busy if poses_ready(poses)}
-        return next((run for run in self.waiting if self.poses[run.hash] not in busy - ready), None)
 
     def _start(self, run: PlannedRun, *, alone: bool = False) -> None:
         if self._held(run):
@@ -227,7 +152,7 @@ class _Driver:
         if failure is not None:  # in the hands of another process, since this one began
             self._note_failed(run, failure["error"])
             return
-        shares = Shares(1, _all_threads(), None) if alone else self.shares
+        shares = whole_machine() if alone else self.shares
         job = job_line(self.folder, run.path, run.config.expand(), self.poses[run.hash])
         process = start_worker(job, self.folder.log(run.hash), shares)
         self.workers.append(_Worker(run, process, alone, time.perf_counter()))
@@ -249,7 +174,7 @@ class _Driver:
         run, code = worker.run, worker.process.returncode
         failure = self.folder.failure(run.hash)
         if code != Exit.FAILED or failure is None:
-            reason = self._death(run, code)
+            reason = how_it_ended(code, self.folder.log(run.hash))
             write_failure(self.folder, run.hash, reason, "", "")
             self._note_failed(run, reason)
             return
@@ -259,17 +184,6 @@ class _Driver:
             self.progress.note(f"{run.name}: no memory beside others; it is done alone at the end.")
             return
         self._note_failed(run, failure["error"])
-        if failure["kind"] in _SCENE_ERRORS and not self.folder.run(run.hash).stages.exists():
-            self._fail_alike(run, failure)
-
-    def _fail_alike(self, failed: PlannedRun, failure: Mapping[str, str]) -> None:
-        """Runs that read and pose the same photos alike fail alike: it need not be tried for each of them."""
-        poses = self.poses[failed.hash]
-        for run in [run for run in self.waiting if self.poses[run.hash] == poses]:
-            self.waiting.remove(run)
-            write_failure(self.folder, run.hash, failure["error"], failure["kind"], failure["stage"])
-            self._note_failed(run, f"as {failed.name}")
-            self.outcome.failed[run.hash] = failure["error"]
 
     def _note_failed(self, run: PlannedRun, reason: str) -> None:
         self.outcome.failed[run.hash] = reason
@@ -285,21 +199,6 @@ class _Driver:
 
     def _advance(self) -> None:
         self.progress.advance(len(self.outcome.done) + len(self.outcome.failed), failed=len(self.outcome.failed))
-
-    def _death(self, run: PlannedRun, code: int) -> str:
-        """In words, how a process ended that could not say it itself."""
-        if code < 0:
-            try:
-                name = signal.Signals(-code).name
-            except ValueError:
-                name = f"signal {-code}"
-            how = f"Its process was ended by {name}"
-            if -code == signal.SIGKILL:
-                how += " (by somebody, or by the kernel because memory ran out)"
-        else:
-            how = f"Its process ended with exit code {code}"
-        lines = self.folder.log(run.hash).read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join([f"{how}.", *lines[-_LAST_LINES:]])
 
     def end_workers(self) -> None:
         """Ask all workers to stop, and wait for their checkpoints."""

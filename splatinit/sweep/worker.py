@@ -1,4 +1,4 @@
-"""One run of a sweep in a process of its own: ``python -m splatinit.sweep.worker``, started by an executor.
+"""One run of a sweep, or the poses for many, in a process of its own: ``python -m splatinit.sweep.worker``.
 
 The job is one line of JSON on standard input, which then stays open: its end, or a line more, asks the worker to stop,
 so that a driver that was killed takes its workers along. A training stops after its checkpoint; elsewhere the process
@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
@@ -42,8 +43,21 @@ class Exit(IntEnum):
 
 
 def job_line(sweep: SweepFolder, path: str, config: dict[str, Any], poses: Path) -> str:
-    """What a worker reads first; ``config`` is the expanded one."""
-    return json.dumps({"sweep": str(sweep.root), "path": path, "config": config, "poses": str(poses)}) + "\n"
+    """What a worker that does a run reads first; ``config`` is the expanded one."""
+    return json.dumps({"sweep": str(sweep.root), **_task(path, config, poses)}) + "\n"
+
+
+def posing_line(sweep: SweepFolder, tasks: Iterable[tuple[str, dict[str, Any], Path]], failures: Path) -> str:
+    """What a worker that finds poses reads first: of each scene its path, an expanded config, and where they go.
+
+    Why some could not be found will be in the file ``failures``: poses' folder → what :func:`write_failure` keeps.
+    """
+    tasks = [_task(*task) for task in tasks]
+    return json.dumps({"sweep": str(sweep.root), "pose": tasks, "failures": str(failures)}) + "\n"
+
+
+def _task(path: str, config: dict[str, Any], poses: Path) -> dict[str, Any]:
+    return {"path": path, "config": config, "poses": str(poses)}
 
 
 class _Told:
@@ -89,16 +103,36 @@ class _Stop:
 
 
 def main() -> int:
-    """Do the run that standard input names."""
+    """Do what standard input says."""
     job = json.loads(_line(sys.stdin.fileno()))
-    sweep, run = SweepFolder(Path(job["sweep"])), run_hash(job["path"], job["config"])
     told = _Told()
     stop = _Stop(told)
     try:
-        with hold(sweep.claim(run)):
-            return _claimed(sweep, run, job, told, stop)
+        return _pose(job, told) if "pose" in job else _run(job, told, stop)
     except KeyboardInterrupt:
         return Exit.STOPPED
+
+
+def _pose(job: dict[str, Any], told: _Told) -> Exit:
+    from ..pipeline import share_poses
+
+    _begin_log()
+    failures = {}
+    for task in job["pose"]:
+        try:
+            config = frozen_config(task["config"], str(SweepFolder(Path(job["sweep"])).plan))
+            share_poses(task["path"], Path(task["poses"]), config=config, progress=told)
+        except Exception as error:  # the other scenes' poses are wanted whatever it is
+            failures[task["poses"]] = _reason(error, told.stage)
+            write_json(Path(job["failures"]), failures)
+    return Exit.DONE
+
+
+def _run(job: dict[str, Any], told: _Told, stop: _Stop) -> Exit:
+    sweep, run = SweepFolder(Path(job["sweep"])), run_hash(job["path"], job["config"])
+    try:
+        with hold(sweep.claim(run)):
+            return _claimed(sweep, run, job, told, stop)
     except FolderInUse:
         return Exit.IN_USE
 
@@ -146,15 +180,19 @@ def _line(handle: int) -> bytes:
 
 
 def _failed(sweep: SweepFolder, run: str, stage: str, error: Exception) -> Exit:
-    traceback.print_exc()
+    write_json(sweep.failed(run), _reason(error, stage))
+    return Exit.FAILED
+
+
+def _reason(error: Exception, stage: str) -> dict[str, str]:
+    traceback.print_exception(error)
     if isinstance(error, SplatinitError):
         text = str(error)
     elif isinstance(error, MemoryError):
         text = "There was not enough memory."
     else:
         text = f"{type(error).__name__}: {error}"
-    write_failure(sweep, run, text, type(error).__name__, stage)
-    return Exit.FAILED
+    return {"error": text, "kind": type(error).__name__, "stage": stage}
 
 
 def write_failure(sweep: SweepFolder, run: str, error: str, kind: str, stage: str) -> None:

@@ -14,7 +14,8 @@ from splatinit.cli.sweeping import as_csv, as_latex, as_markdown, duration, filt
 from splatinit.errors import ConfigError
 from splatinit.sweep import SweepFolder, expand, local, store
 from splatinit.sweep.estimate import Estimate, estimate
-from splatinit.sweep.local import Outcome, Shares, share_out
+from splatinit.sweep.local import Outcome
+from splatinit.sweep.shares import Shares, share_out
 from splatinit.sweep.worker import Exit, write_failure
 
 GB = 2**30
@@ -114,31 +115,22 @@ def test_what_has_no_room_beside_others_is_done_alone(driver):
     assert driver.outcome.failed == {run.hash: "needs 9 GB"}
 
 
-def test_runs_of_a_scene_that_cannot_be_posed_fail_alike(driver):
-    run = driver.waiting.pop(0)
-    write_failure(driver.folder, run.hash, "3 of 9 photos", "TooFewMatches", "match features")
-    over(driver, run, Exit.FAILED)
-    # Of the same scene, those that want points too: sfm, with the other seed.
+def test_runs_of_a_scene_that_cannot_be_posed_fail_alike(driver, monkeypatch):
+    asked = {}
+
+    def find(folder, wanted, stop):
+        asked.update(wanted)
+        why = {"error": "3 of 9 photos", "kind": "TooFewMatches", "stage": "match features"}
+        return {driver.poses[driver.waiting[0].hash]: why}
+
+    monkeypatch.setattr(local, "find_poses", find)
+    driver.pose(lambda: False)
+    # sfm wants points, random none; both seeds share either. Of the same scene, with points, both seeds fail.
+    labels = [f"{scene} {init} seed 0" for scene in ("fox", "chair") for init in ("sfm", "random")]
+    assert [run.name for run in asked.values()] == labels
     assert [driver.by_hash[name].name for name in driver.outcome.failed] == ["fox sfm seed 0", "fox sfm seed 1"]
+    assert {driver.folder.failure(name)["kind"] for name in driver.outcome.failed} == {"TooFewMatches"}
     assert len(driver.waiting) == 6
-    # What failed after its poses says nothing about others.
-    other = driver.waiting.pop(0)
-    driver.folder.run(other.hash).root.mkdir(parents=True)
-    driver.folder.run(other.hash).finish_stage("pose", [])
-    write_failure(driver.folder, other.hash, "no points", "BadPoints", "init")
-    over(driver, other, Exit.FAILED)
-    assert len(driver.waiting) == 5 and len(driver.outcome.failed) == 3
-
-
-def test_a_run_waits_only_for_poses_that_are_being_computed(driver):
-    first = driver.waiting[0]
-    driver.workers.append(local._Worker(driver.waiting.pop(0), Ended(0), False, 0.0))
-    assert driver._next().label == "random", "it needs no points, so its poses are others"
-    driver.waiting = [run for run in driver.waiting if driver.poses[run.hash] == driver.poses[first.hash]]
-    assert driver._next() is None
-    driver.poses[first.hash].mkdir(parents=True)
-    (driver.poses[first.hash] / "poser.json").write_text("{}")
-    assert driver._next() is driver.waiting[0]
 
 
 def test_an_estimate_from_finished_runs(tmp_path, machine, monkeypatch):

@@ -134,7 +134,7 @@ def test_from_python(tmp_path):
         ({"scenes": [{"name": "a"}]}, ["{'name': 'a'} has no path"]),
         ({"scenes": ["a/fox", "b/fox"]}, ["two of them have the name 'fox'", "another `name`"]),
         ({"inits": ["init/nothing"]}, ["Unknown preset 'init/nothing'"]),
-        ({"scenes": [{"path": "x/fox", "inits": ["sfm"]}]}, ["scene fox: variants", "two of them have the label 'sfm'"]),
+        ({"scenes": [{"path": "x/fox", "inits": ["sfm"]}]}, ["fox: variants", "two of them have the label 'sfm'"]),
         ({"inits": [{"random": {"count": 1}}, "random"]}, ["two of them have the label 'random'", "`runs`"]),
         ({"inits": [["sfm"]]}, ["inits: ['sfm'] does not fit; expected a name, or {name: {setting: value}}"]),
         ({"grid": [1]}, ["grid: expected key: [values], got a list"]),
