@@ -56,10 +56,6 @@ class EvalConfig:
             if not 0 < fraction <= 1:
                 raise ConfigError(f"eval.during holds {fraction:g}; expected fractions of the steps, above 0 up to 1.")
 
-    def during_steps(self, steps: int) -> tuple[int, ...]:
-        """The updates of a training of ``steps`` after which the test views are measured: ascending, each once."""
-        return tuple(sorted({max(1, round(fraction * steps)) for fraction in self.during}))
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageScore:

@@ -126,6 +126,7 @@ def train(
     checkpoints: Path | None = None,
     log: Callable[[dict], None] | None = None,
     during: Sequence[float] = (),
+    spent: float = 0.0,
     progress: Progress = Silent(),
     stop: Callable[[], bool] = never,
     **settings: Any,
@@ -134,9 +135,9 @@ def train(
 
     With ``checkpoints``, a training that was interrupted goes on from the newest one to the same numbers. ``log`` also
     hears the mean PSNR over the test views after the fractions of the steps in ``during`` (see
-    :class:`splatinit.evaluation.EvalConfig`).
+    :class:`splatinit.evaluation.EvalConfig`). ``spent``: seconds of TrainConfig.seconds that the start has taken.
     """
-    from .evaluation import EvalConfig, mean_psnr
+    from .evaluation import mean_psnr
     from .training import Measurement, TrainConfig
     from .training import train as optimise
 
@@ -144,7 +145,7 @@ def train(
     rasterizer, drawing = make_rasterizer(_name(raster)), _raster_settings(raster)
     config = config or settings_from_keywords(TrainConfig, settings, "train")
     measurement = Measurement(
-        EvalConfig(during=tuple(during)).during_steps(config.steps),
+        tuple(during),
         lambda now: mean_psnr(scene, now, rasterizer=rasterizer, settings=drawing),
     )
     return optimise(
@@ -159,6 +160,7 @@ def train(
         log=log,
         depth_priors=depth_priors or {},
         measurement=measurement,
+        spent=spent,
         progress=progress,
         stop=stop,
     )
@@ -368,12 +370,12 @@ def run(
         line.foresee(planned, lambda fits: f"Use init.count={fits} or fewer.")
         start = line.start()
         if not line.train(start, stop) or stop():
-            return line.result(start, steps_done=line.steps_done, interrupted=True)
+            return line.result(start, interrupted=True)
         from .io.splat import read_splat_ply
 
         gaussians = read_splat_ply(line.folder.splat)
         report = line.evaluate(gaussians)
-        return line.result(start, gaussians=gaussians, report=report, steps_done=line.config.train.steps)
+        return line.result(start, gaussians=gaussians, report=report)
 
 
 def start(
@@ -504,6 +506,7 @@ class _Line:
             checkpoints=self.folder.checkpoints,
             log=runs.TrainLog(self.folder.train_log),
             during=self.config.eval.during,
+            spent=self.folder.record()["init"]["seconds"],
             progress=self.progress,
             stop=stop,
         )
@@ -536,6 +539,7 @@ class _Line:
             seconds=seconds,
             profile=Profile(**record["train"]["profile"]) if "profile" in record.get("train", {}) else None,
             reused=tuple(self.stages.reused),
+            steps_done=record.get("train", {}).get("steps", self.steps_done),
             **more,
         )
 

@@ -90,7 +90,7 @@ class Targets:
         import torch
 
         self._scene, self._seed, self._device, self._progress = scene, seed, device, progress
-        self._random, self._resolution_after = config.random_background, config.resolution_after
+        self._random = config.random_background
         self._fixed = torch.tensor(scene.background or (0.0, 0.0, 0.0), device=device)
         self._order = Order(len(scene.train), seed)
         self._blind: set[int] = set()
@@ -111,8 +111,8 @@ class Targets:
         """Bytes of photos that memory has still to take, at most."""
         return self._decoder.still_to_keep() + self._copies.still_to_keep()
 
-    def get(self, done: int) -> Target:
-        """The target of the update after ``done`` updates.
+    def get(self, done: int, resolution: float = 1.0) -> Target:
+        """The target of the update after ``done`` updates, at this share of its working size (of the sides).
 
         Raises:
             TrainingError: the masks leave no pixel in any view.
@@ -124,7 +124,7 @@ class Targets:
             if index not in self._blind:
                 pixels = self._decoder.get(index, self._after(turn))
                 if pixels.mask is None or pixels.mask.any():
-                    return self._target(*self._sized(index, pixels, self._resolution_after(done)), done + 1)
+                    return self._target(*self._sized(index, pixels, resolution), done + 1)
                 self._leave_out(index)
             turn += 1
 

@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .course import Course
 from .decoding import most_bytes
 from .draws import seeded
 from .errors import ConfigError, OutOfMemory, SplatinitError, TrainingError
@@ -46,6 +47,9 @@ class TrainConfig:
 
     Attributes:
         steps: optimiser updates, one view each. 3DGS reports 7000 and 30 000.
+        seconds: that making the start and training have together, in place of ``steps``: the same time for every start,
+            however long it took to make. Schedules are then fractions of the time that training has. The number of
+            updates depends on the machine and on what else it does, and no two such runs are alike. None: ``steps``.
         lr_means: per scene extent and step; decays exponentially to ``lr_means_end`` times itself.
         lr_means_end: factor at the last step.
         lr_means_hold: fraction of the steps that have the rate of its end; the decay goes on from there. 0, 3DGS's,
@@ -84,6 +88,7 @@ class TrainConfig:
     """
 
     steps: int = 7000
+    seconds: float | None = None
     lr_means: float = 1.6e-4
     lr_means_end: float = 0.01
     lr_means_hold: float = 0.0
@@ -110,8 +115,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(f"Training needs at least 1 step, got steps = {self.steps}.")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise ConfigError(f"train.seconds must be a positive number of seconds, got {self.seconds:g}.")
         for name, value in asdict(self).items():
-            if not (math.isfinite(value) and value >= 0):
+            if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"train.{name} must be finite and not negative, got {value:g}.")
         fractions = ("ssim_weight", "depth_until", "preview", "resolution", "resolution_until", "lr_means_hold")
         for name in (*fractions, "sh_hold", "low_pass_until"):
@@ -146,17 +153,30 @@ class TrainConfig:
         """What ``lr_means`` is multiplied by after ``done`` updates."""
         return self.lr_means_end ** max(done / self.steps, self.lr_means_hold)
 
+    def sh_degree_after(self, done: int) -> int:
+        """The SH degree that has joined in after ``done`` updates."""
+        return (done - round(self.sh_hold * self.steps)) // max(1, round(self.sh_interval * self.steps))
+
+    def depth_weight_after(self, done: int) -> float:
+        """The weight of depth priors after ``done`` updates."""
+        until = self.depth_until * self.steps
+        return self.depth_weight * (1 - done / until) if done < until else 0.0
+
+    def previews(self, step: int) -> bool:
+        """Whether a held-out view is looked at after the update number ``step``."""
+        return step % max(1, round(self.preview * self.steps)) == 0
+
 
 @dataclass(frozen=True)
 class Measurement:
     """What is measured of the Gaussians while they train, beside the training: it changes nothing of it.
 
     Attributes:
-        steps: updates after which it is measured.
+        fractions: of the training after which it is measured: of its updates, or of its time (``TrainConfig.seconds``).
         psnr: Gaussians, detached and not to be changed → mean PSNR in dB, or None where nothing can be measured.
     """
 
-    steps: Collection[int]
+    fractions: Collection[float]
     psnr: Callable[[Gaussians], float | None]
 
 
@@ -199,6 +219,7 @@ def train(
     log: Callable[[dict[str, Any]], None] | None = None,
     depth_priors: Mapping[str, DepthPrior] | None = None,
     measurement: Measurement | None = None,
+    spent: float = 0.0,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
@@ -208,11 +229,12 @@ def train(
         checkpoints: folder to save to, and to resume from: the newest whole checkpoint in it is taken up, and the
             result is bit for bit that of an uninterrupted run. None: nothing is saved.
         log: called with one JSON-able dict per preview ("step", "loss", "psnr", "n", "seconds") and per refinement
-            ("step", "cloned", "split", "pruned", "opacities_reset", "n"), and per step of ``measurement`` ("step",
+            ("step", "cloned", "split", "pruned", "opacities_reset", "n"), and per look of ``measurement`` ("step",
             "test_psnr", "n", "seconds" of training until then, "measured_in" seconds), after those of the same step.
         depth_priors: view name → depth that the loss pulls the expected depth to, for some or all training views.
-        measurement: taken after its steps, and not part of the time. A training that goes on from a checkpoint of such
-            a step takes it again.
+        spent: seconds of ``config.seconds`` that making the start has taken.
+        measurement: taken after its fractions, and not part of the time. A training that goes on from a checkpoint of
+            such a step takes it again.
         stop: asked after every step; when it says True, a checkpoint is written and the training returns.
 
     Raises:
@@ -256,24 +278,25 @@ def train(
         notes = saver.resume()
         for note in notes:
             progress.note(note)
-    report = _Report(config, log, progress, done=adam.steps, seconds=saver.seconds if saver else 0.0)
+    passed = saver.seconds if saver else 0.0
+    report = _Report(log, progress, done=adam.steps, seconds=passed)
+    limit = None if config.seconds is None else max(0.0, config.seconds - spent)
+    course = Course(config.steps, limit, done=adam.steps, passed=passed)
+    schedule = replace(config, steps=course.steps)  # schedules go by the steps that there will be
     device = adam.gaussians.means.device
     priors = Priors(depth_priors, device)
     held_out = HeldOut(scene, rasterizer, settings, device) if scene.test else None
-    preview_every = max(1, round(config.preview * config.steps))
-    sh_every = max(1, round(config.sh_interval * config.steps))
-    sh_start, sh_hold = _degree_in_use(gaussians), round(config.sh_hold * config.steps)
-    depth_steps = config.depth_until * config.steps
+    sh_start = _degree_in_use(gaussians)
     random = torch.Generator()
     interrupted = False
 
     def refine(step: int) -> Change | None:
-        # The resolution of the update that was just made.
-        resolution = config.resolution_after(step - 1)
+        # Of the update that was just made.
+        resolution = schedule.resolution_after(step - 1)
         return densifier.refine(step, adam, seeded(random, seed, "densify", step), resolution=resolution)
 
     def measure() -> None:
-        if measurement is None or adam.steps not in measurement.steps:
+        if measurement is None or not any(course.reached(each, adam.steps) for each in measurement.fractions):
             return
         with _saved_on_failure(saver, report), report.paused() as paused:
             psnr = measurement.psnr(adam.gaussians.map(lambda tensor: tensor.detach()))
@@ -281,7 +304,7 @@ def train(
         watch.lap("test views")
 
     training_step = make_step(adam, rasterizer, settings, StepConfig(config.ssim_weight, config.selective_adam))
-    progress.start("train", total=config.steps)
+    progress.start("train", total=config.steps if limit is None else None)
     resumed = adam.steps
     watch.lap("begin")
     with Targets(scene, config, seed, device, spill=checkpoints, progress=progress) as targets:
@@ -291,16 +314,20 @@ def train(
         if saver is not None and saver.refinement_waits:
             with _saved_on_failure(saver, report, refinement_waits=True):
                 report.refined(adam.steps, refine(adam.steps), len(adam.gaussians))
-        for done in range(adam.steps, config.steps):
+        if course.steps != config.steps:  # a resumed training by time
+            densifier.replan(steps=course.steps)
+        last = course.over(adam.steps, passed)
+        while not last:
             measure()
+            done = adam.steps
             step = done + 1  # `done` updates are behind, this one is number `step`
-            adam.learning_rates["means"] = rates["means"] * config.lr_means_factor(done)
-            degree = min(gaussians.sh_degree, max(sh_start, (done - sh_hold) // sh_every))
-            depth_weight = config.depth_weight * (1 - done / depth_steps) if done < depth_steps else 0.0
+            adam.learning_rates["means"] = rates["means"] * schedule.lr_means_factor(done)
+            degree = min(gaussians.sh_degree, max(sh_start, schedule.sh_degree_after(done)))
+            depth_weight = schedule.depth_weight_after(done)
             stats = densifier.wants_stats(step)
 
             with _saved_on_failure(saver, report):
-                target = targets.get(done)
+                target = targets.get(done, schedule.resolution_after(done))
                 view = target.view
                 height, width = target.rgb.shape[:2]
                 task = StepTask(
@@ -312,7 +339,7 @@ def train(
                     depth=priors.get(view, target.counts) if depth_weight > 0 else None,
                     depth_weight=depth_weight,
                     stats=stats,
-                    eps2d=config.eps2d_after(done, len(adam.gaussians), width, height, settings.eps2d),
+                    eps2d=schedule.eps2d_after(done, len(adam.gaussians), width, height, settings.eps2d),
                 )
                 watch.lap("photos")
                 value = training_step.loss(task)
@@ -341,12 +368,16 @@ def train(
 
             watch.lap("densify")
             report.refined(step, change, len(adam.gaussians))
-            report.step(step, value, len(adam.gaussians))
-            if step % preview_every == 0 or step == config.steps:
+            if course.advance(step, report.seconds()):
+                schedule = replace(config, steps=course.steps)
+                densifier.replan(steps=course.steps)
+            last = course.over(step, report.seconds())
+            report.step(step, value, len(adam.gaussians), total=course.steps, last=last)
+            if schedule.previews(step) or last:
                 _check_finite(adam.gaussians, f"after step {step}")
                 report.preview(held_out.psnr(adam.gaussians, degree) if held_out else None)
             watch.lap("report")
-            if step < config.steps and stop():
+            if not last and stop():
                 interrupted = True
                 break
             if saver is not None:
@@ -448,7 +479,6 @@ class _Report:
 
     def __init__(
         self,
-        config: TrainConfig,
         log: Callable[[dict[str, Any]], None] | None,
         progress: Progress,
         *,
@@ -457,7 +487,7 @@ class _Report:
     ) -> None:
         self.loss: float | None = None
         self.psnr: float | None = None
-        self._total, self._log, self._progress = config.steps, log, progress
+        self._log, self._progress = log, progress
         self._first = self._step = done
         self._n = 0
         self._before = seconds
@@ -492,17 +522,17 @@ class _Report:
         if change is not None and self._log is not None:
             self._log({"step": step, **asdict(change), "n": n})
 
-    def step(self, step: int, loss: float, n: int) -> None:
+    def step(self, step: int, loss: float, n: int, *, total: int, last: bool) -> None:
         self.loss = loss if self.loss is None else self.loss + 0.01 * (loss - self.loss)
         self._step, self._n = step, n
         now = time.perf_counter()
-        if now - self._shown > REPORT_SECONDS or step == self._total:
+        if now - self._shown > REPORT_SECONDS or last:
             self._shown = now
             rate = (step - self._first) / max(1e-9, self._here())
             fields: dict[str, float | int | str] = {"it/s": round(rate, 1), "loss": round(self.loss, 4)}
             if self.psnr is not None:
                 fields["psnr"] = round(self.psnr, 2)
-            eta = time.strftime("%H:%M:%S", time.gmtime((self._total - step) / max(1e-9, rate)))
+            eta = time.strftime("%H:%M:%S", time.gmtime((total - step) / max(1e-9, rate)))
             self._progress.advance(step, **fields, n=n, eta=eta)
 
     def preview(self, psnr: float | None) -> None:

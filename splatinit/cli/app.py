@@ -870,8 +870,9 @@ def exit_if_stopped(result: RunResult, signum: int | None) -> None:
     """Say how to go on, and exit as a process that was stopped by this signal does."""
     if not result.interrupted:
         return
+    of = f" of {result.config.train.steps}" if result.config.train.seconds is None else ""
     make_console(stderr=True).print(
-        f"Stopped after step {result.steps_done} of {result.config.train.steps}; a checkpoint is in "
+        f"Stopped after step {result.steps_done}{of}; a checkpoint is in "
         f"{escape(str(result.folder.checkpoints))}.\nThe same command goes on from there.",
         soft_wrap=True,
     )

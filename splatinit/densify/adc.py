@@ -101,13 +101,16 @@ class Adc:
         self.config = config
 
     def begin(self, *, steps: int, extent: float) -> None:
-        config = self.config
         self._extent = extent
+        self._gradient_sum: torch.Tensor | None = None  # [n] sums over the steps since the last refinement
+        self._seen: torch.Tensor | None = None  # [n] number of these steps in which the Gaussian was visible
+        self.replan(steps=steps)
+
+    def replan(self, *, steps: int) -> None:
+        config = self.config
         self._begin, self._end = config.begin * steps, config.end * steps
         self._every = max(1, config.min_every_steps, round(config.every * steps))
         self._reset = max(1, config.min_reset_steps, round(config.reset * steps))
-        self._gradient_sum: torch.Tensor | None = None  # [n] sums over the steps since the last refinement
-        self._seen: torch.Tensor | None = None  # [n] number of these steps in which the Gaussian was visible
 
     def wants_stats(self, step: int) -> tuple[str, ...]:
         if step >= self._end:

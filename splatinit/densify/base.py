@@ -39,6 +39,10 @@ class Densifier(Protocol):
         """Training of ``steps`` updates in a scene of ``extent`` (scene units) begins: turn fractions into steps."""
         ...
 
+    def replan(self, *, steps: int) -> None:
+        """It will be ``steps`` updates after all (a training by time learns its pace): turn fractions anew."""
+        ...
+
     def wants_stats(self, step: int) -> tuple[str, ...]:
         """Names of the gradients in RasterAux that :meth:`observe` will read of this step (they cost a little)."""
         ...

@@ -21,6 +21,8 @@ class NoDensify:
 
     def begin(self, *, steps: int, extent: float) -> None: ...
 
+    def replan(self, *, steps: int) -> None: ...
+
     def wants_stats(self, step: int) -> tuple[str, ...]:
         return ()
 

@@ -82,6 +82,9 @@ class Prune:
         self.config = config
 
     def begin(self, *, steps: int, extent: float) -> None:
+        self.replan(steps=steps)
+
+    def replan(self, *, steps: int) -> None:
         config = self.config
         self._end = config.end * steps
         self._last = math.ceil(self._end) - 1

@@ -125,7 +125,7 @@ def measured(steps: tuple[int, ...], seconds: float = 0.0) -> Measurement:
         time.sleep(seconds)
         return mean_psnr(tiny.scene(alpha=True), gaussians, rasterizer=tiny.rasterizer(), settings=tiny.SETTINGS)
 
-    return Measurement(steps, psnr)
+    return Measurement(tuple(step / STEPS for step in steps), psnr)
 
 
 def test_looking_at_the_test_views_changes_no_number_and_takes_no_time_of_the_training(uninterrupted):
@@ -152,7 +152,8 @@ def test_looking_at_the_test_views_changes_no_number_and_takes_no_time_of_the_tr
 
 @pytest.mark.parametrize("at", [29, 30, STEPS])
 def test_looks_of_a_resumed_training_read_as_if_nothing_had_happened(tmp_path, uninterrupted, at):
-    measurement = measured((10, 30, STEPS))
+    steps = (10, 30, STEPS)
+    measurement = measured(steps)
     whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
     run(measurement=measurement, log=TrainLog(whole))
 
@@ -161,9 +162,9 @@ def test_looks_of_a_resumed_training_read_as_if_nothing_had_happened(tmp_path, u
             raise FormatError("The photo is damaged.", hint="Replace it.")
         return measurement.psnr(gaussians)
 
-    looks = iter(measurement.steps)
-    if at in measurement.steps:
-        failing = Measurement(measurement.steps, fail_at)
+    looks = iter(steps)
+    if at in steps:
+        failing = Measurement(measurement.fractions, fail_at)
         with pytest.raises(FormatError, match=f"the same command goes on after step {at}"):
             run(tmp_path / "steps", measurement=failing, log=TrainLog(parts))
     else:
@@ -222,3 +223,22 @@ def test_another_training_does_not_take_up_the_checkpoints(tmp_path):
     with pytest.raises(ConfigError, match=r"seed \(7 → 8\), train.lr_means \(0.00016 → 0.001\)"):
         run(tmp_path, seed=8, lr_means=1e-3)
     assert sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.iterdir()) == before
+
+
+def test_a_training_by_time_ends_with_it_and_goes_on_after_a_break(tmp_path):
+    settings = {"seconds": 3.0}
+    rows = []
+    whole = run(settings=settings, spent=1.0, measurement=measured((STEPS // 2, STEPS)), log=rows.append)
+    assert 2.0 <= whole.seconds < 2.6 and whole.steps_done > 10
+    looks = [row for row in rows if "test_psnr" in row]
+    assert [round(row["seconds"] / 2.0, 1) for row in looks] == [0.5, 1.0] and looks[-1]["step"] == whole.steps_done
+    # Stopped half way, it has the rest of its time.
+    began = time.perf_counter()
+    first = run(tmp_path, settings=settings, spent=1.0, stop=lambda: time.perf_counter() - began > 1.0)
+    assert first.interrupted and first.steps_done < whole.steps_done
+    rest = run(tmp_path, settings=settings, spent=1.0)
+    assert rest.steps_done > first.steps_done and 2.0 <= rest.seconds < 2.6
+    # A start that took all the time leaves one update.
+    assert run(settings=settings, spent=5.0).steps_done == 1
+    with pytest.raises(ConfigError, match="train.seconds must be a positive number of seconds, got 0"):
+        TrainConfig(seconds=0.0)

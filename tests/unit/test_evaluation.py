@@ -318,8 +318,6 @@ def test_quality_over_time_is_measured_by_the_same_ruler() -> None:
 
 
 def test_when_quality_is_measured_is_said_in_fractions_of_the_steps() -> None:
-    assert EvalConfig().during_steps(100) == ()
-    assert EvalConfig(during=(1.0, 0.25, 0.251, 0.001)).during_steps(100) == (1, 25, 100)
     built = build_config(Layer("typed", {"eval.during": "0.1,0.5"}), Layer("yaml", {"eval.lpips": []}))
     assert built.eval.during == (0.1, 0.5)
     for wrong in (0.0, 1.01, math.nan, -0.5):

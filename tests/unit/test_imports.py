@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "config": set(),
     "convert": {"io"},
+    "course": set(),
     "data": {"io"},
     "demo": {"geometry", "io", "pipeline", "report"},
     "decoding": {"environment"},
@@ -83,7 +84,19 @@ ALLOWED: dict[str, set[str]] = {
     "stopwatch": set(),
     "sweep": {"config", "environment", "initializers", "io", "memory", "pipeline"},
     "targets": {"decoding", "draws", "raster"},
-    "training": {"decoding", "densify", "draws", "io", "memory", "optim", "raster", "steps", "stopwatch", "targets"},
+    "training": {
+        "course",
+        "decoding",
+        "densify",
+        "draws",
+        "io",
+        "memory",
+        "optim",
+        "raster",
+        "steps",
+        "stopwatch",
+        "targets",
+    },
     **{name: set() for name in SHARED},
 }
 HEAVY = {

@@ -109,7 +109,8 @@ def test_targets_have_the_size_of_their_camera(alpha, cache_mb):
         targets(scene) as plain,
     ):
         for done in range(100):
-            target, whole = small.get(done), plain.get(done)
+            at = TrainConfig(steps=100, resolution=0.25, resolution_until=0.6).resolution_after(done)
+            target, whole = small.get(done, at), plain.get(done)
             camera = target.view.camera
             assert target.rgb.shape == (camera.height, camera.width, 3)
             assert target.view.name == whole.view.name
@@ -137,7 +138,7 @@ def test_copies_are_kept_within_the_memory_for_photos():
     with targets(tiny.scene(), resolution=0.5, resolution_until=0.5) as copied:
         waiting = []
         for done in range(100):
-            copied.get(done)
+            copied.get(done, TrainConfig(steps=100, resolution=0.5, resolution_until=0.5).resolution_after(done))
             waiting.append(copied.still_to_keep())
     one = 14 * 12 * 3
     assert waiting[4] - waiting[5] == 0 and waiting[0] - waiting[1] >= one
@@ -157,7 +158,7 @@ def test_an_opening_that_no_small_pixel_fits_into_is_trained_at_the_working_size
     wide[4:16, 4:16] = 255
     scene = replace(scene, train=(masked(scene.train[0], narrow), masked(scene.train[1], wide)))
     with targets(scene, resolution=0.5, resolution_until=1.0) as small:
-        got = {target.view.name: target for target in map(small.get, range(6))}
+        got = {target.view.name: target for target in (small.get(done, 0.5) for done in range(6))}
     first, second = (got[view.name] for view in scene.train)
     assert first.view is scene.train[0] and first.counts.sum() == 3
     assert second.counts.shape == (12, 14, 3) and second.counts.sum() == 3 * 36
@@ -168,7 +169,7 @@ def test_photos_of_one_pixel():
     photo = MemoryPhoto("one.png", Pixels(np.full((1, 1, 3), 255, np.uint8)))
     scene = replace(tiny.scene(), train=(View("one.png", camera, photo),), test=())
     with targets(scene, resolution=0.01, resolution_until=1.0) as small:
-        assert small.get(0).rgb.tolist() == [[[1.0, 1.0, 1.0]]]
+        assert small.get(0, 0.01).rgb.tolist() == [[[1.0, 1.0, 1.0]]]
 
 
 # -------------------------------------------------------------------------------------------------------- the training
