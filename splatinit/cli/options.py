@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..config import RunConfig
 
 SceneArgument = Annotated[
     Path,
@@ -209,3 +213,51 @@ def point_count(text: str) -> int:
             hint="For example --points 50000, --points 200k or --points 1.5M.",
         )
     return int(number)
+
+
+def run_config(
+    presets: Sequence[str] | None,
+    options: Sequence[str],
+    settings: Sequence[str] | None,
+    points: str | None = None,
+    nerf_seconds: float | None = None,
+) -> RunConfig:
+    """The config of what was typed: presets, then the options and settings as key=value, then the two options."""
+    from ..config import SECTIONS, build_config, field_types, load_preset, parse_overrides
+
+    layers = [load_preset(name) for name in presets or ()]
+    typed = [*options, *(settings or ())]
+    chosen = build_config(*layers, parse_overrides(typed))
+    if nerf_seconds is not None:
+        typed.append(f"{_nerf_key(chosen, nerf_seconds)}={nerf_seconds!r}")
+        chosen = build_config(*layers, parse_overrides(typed))
+    if points is None:
+        return chosen
+    # Presets choose the initializer too, so that only a whole config tells which it is.
+    section = SECTIONS["init"]
+    if "count" not in field_types(section.config_class(chosen.init.name)):
+        takers = [name for name in section.names() if "count" in field_types(section.config_class(name))]
+        raise ConfigError(
+            f"--points: got {points} for the initializer '{chosen.init.name}', whose points are as many as there are; "
+            "expected an initializer that takes a number.",
+            hint=f"Leave --points out, or choose --init {' or '.join(takers)}.",
+        )
+    each = getattr(chosen.init.settings, "per_reference", None)
+    if each is not None:
+        raise ConfigError(
+            f"--points: got {points} beside init.per_reference={each}; expected one of them.",
+            hint="Leave --points out, or add init.per_reference=none.",
+        )
+    return build_config(*layers, parse_overrides([*typed, f"init.count={point_count(points)}"]))
+
+
+def _nerf_key(chosen: RunConfig, seconds: float) -> str:
+    """The setting that ``--nerf-seconds`` is short for. Raises ConfigError where no field is fitted."""
+    if chosen.init.name == "nerf":
+        return "init.fit_seconds"
+    if "nerf" in getattr(chosen.init.settings, "of", ()):
+        return "init.nerf.fit_seconds"
+    raise ConfigError(
+        f"--nerf-seconds: got {seconds:g} for the initializer '{chosen.init.name}', which fits no radiance field.",
+        hint="Leave --nerf-seconds out, or choose --init nerf.",
+    )

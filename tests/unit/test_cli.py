@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 
 import splatinit
 from splatinit import environment
-from splatinit.cli.app import _config, app, guarded, paragraphs, start_file
+from splatinit.cli.app import app
+from splatinit.cli.base import guarded, paragraphs
 from splatinit.cli.console import ConsoleProgress, Interrupts, Stopped
+from splatinit.cli.line import start_file
 from splatinit.cli.listing import KINDS
-from splatinit.cli.options import point_count
+from splatinit.cli.options import point_count, run_config
 from splatinit.config import known_keys, presets
 from splatinit.doctor import BROKEN, examine
 from splatinit.errors import ConfigError
@@ -157,14 +159,14 @@ def test_what_is_no_number_of_points_is_told(text):
 
 @pytest.mark.parametrize("options", [["init.name=dense"], ["init.name=random"], ["init.name=depth"]])
 def test_points_set_the_count_of_the_initializer(options):
-    assert _config(None, options, None, "200k").init.settings.count == 200_000
+    assert run_config(None, options, None, "200k").init.settings.count == 200_000
 
 
 def test_points_win_over_presets_whichever_chose_the_initializer():
-    assert _config(["init/depth", "edgs"], [], None, "30k").init.settings.count == 30_000
-    assert _config(["init/random_points"], [], ["init.size=2"], "30k").init.settings.size == 2
+    assert run_config(["init/depth", "edgs"], [], None, "30k").init.settings.count == 30_000
+    assert run_config(["init/random_points"], [], ["init.size=2"], "30k").init.settings.size == 2
     with pytest.raises(ConfigError, match=r"'init.count' is given twice \(5 and 200000\)"):
-        _config(None, ["init.name=random"], ["init.count=5"], "200k")
+        run_config(None, ["init.name=random"], ["init.count=5"], "200k")
 
 
 def test_points_need_an_initializer_that_takes_a_number(tmp_path):
