@@ -5,13 +5,133 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
 from .base import command
 from .console import make_console, watched
+from .options import (
+    ConfigOption,
+    DownscaleOption,
+    FormatOption,
+    FpsOption,
+    FramesOption,
+    MasksOption,
+    MaxSizeOption,
+    OutsideOption,
+    SceneArgument,
+    SettingsArgument,
+    point_count,
+    reading_settings,
+)
+
+if TYPE_CHECKING:
+    from ..sweep.local import Outcome
+
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", metavar="N", show_default="what cores and memory allow", help="Runs at a time.", min=1
+    ),
+]
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
+
+
+@command("compare", "Comparing")
+def compare(
+    scene: SceneArgument,
+    settings: SettingsArgument = None,
+    inits: Annotated[
+        str,
+        typer.Option(
+            "--inits",
+            "-i",
+            metavar="A,B,…",
+            help="The starts: initializers, several together as [cyan]sfm+random[/], or presets: [cyan]init/frusta[/].",
+        ),
+    ] = "sfm,random,dense,nerf",
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Runs of each start.", min=1)] = 1,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="STEPS_OR_TIME",
+            show_default="7000steps",
+            help="What each run has: [cyan]7000steps[/], or [cyan]2m[/], [cyan]90s[/] for making the start and "
+            "training together.",
+        ),
+    ] = None,
+    points: Annotated[
+        str | None,
+        typer.Option(
+            "--points",
+            metavar="N",
+            show_default="the initializers'",
+            help="How many points to start from, for all that take a number.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", show_default="sweeps/<scene>", help="Folder of the comparison."),
+    ] = None,
+    max_size: MaxSizeOption = None,
+    downscale: DownscaleOption = None,
+    format: FormatOption = None,
+    masks: MasksOption = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    allow_outside: OutsideOption = False,
+    retry_failed: RetryOption = False,
+    jobs: JobsOption = None,
+) -> None:
+    """One scene from several starts, with the same trainer and budget: a table and a page.
+
+    Poses are found once and shared. With a number of steps the question is what a start is worth; with a time, whether
+    it is worth what making it takes. Given again, also with one start more, only what is missing is run. A setting of
+    one start begins with its name: random.volume=cameras.
+
+    Exit code: 0 where all runs are done; 1 where some failed; 2 where the comparison is refused.
+
+    [bold]Examples[/]
+
+      splatinit compare photos/ --max-size 480
+      splatinit compare photos/ --inits sfm,dense,nerf --seeds 3 --budget 2m
+      splatinit compare scene/ -i sfm,init/frusta,sfm+random -b 3000steps -c quick --points 30k
+    """
+    from ..config import parse_overrides
+    from ..report.page import write_report
+    from ..report.tables import require_packages
+    from ..sweep import SweepFolder
+    from ..sweep.comparison import plan_comparison
+    from ..sweep.local import run_sweep
+    from .sweeping import show_comparison, show_outcome
+    from .tables import show_places
+
+    require_packages()  # before the hours, not after them
+    reading = reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside)
+    plan = plan_comparison(
+        scene,
+        [name.strip() for name in inits.split(",") if name.strip()],
+        seeds=seeds,
+        budget=budget,
+        points=None if points is None else point_count(points),
+        presets=config or (),
+        settings=parse_overrides([*reading, *(settings or ())]).values,
+    )
+    root = out or Path("sweeps") / plan.name
+    outcome, signum = watched(
+        lambda progress, stop: run_sweep(plan, root, jobs=jobs, retry_failed=retry_failed, progress=progress, stop=stop)
+    )
+    console, folder = make_console(), SweepFolder(root)
+    show_outcome(console, plan, outcome, folder)
+    if outcome.done:
+        show_comparison(console, plan, folder)
+        show_places(console, {"page": write_report(root).path})
+    _exit_as(outcome, signum)
 
 
 @command("sweep", "Comparing")
@@ -27,13 +147,8 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and how long it will take, and start nothing but a probe.")
     ] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", "-j", metavar="N", show_default="what cores and memory allow", help="Runs at a time.", min=1
-        ),
-    ] = None,
+    retry_failed: RetryOption = False,
+    jobs: JobsOption = None,
 ) -> None:
     """Scenes × starts × seeds with one trainer, planned, resumable, into one table.
 
@@ -79,6 +194,11 @@ def sweep(
         lambda progress, stop: run_sweep(plan, root, jobs=jobs, retry_failed=retry_failed, progress=progress, stop=stop)
     )
     show_outcome(console, plan, outcome, SweepFolder(root))
+    _exit_as(outcome, signum)
+
+
+def _exit_as(outcome: Outcome, signum: int | None) -> None:
+    """Exit as a sweep that was stopped, or of which runs failed; return where all are done."""
     if outcome.stopped:
         make_console(stderr=True).print("Stopped; checkpoints are written. The same command goes on from there.")
         raise typer.Exit(128 + (signum or signal.SIGINT))

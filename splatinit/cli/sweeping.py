@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -86,6 +87,68 @@ def show_outcome(console: Console, plan: SweepPlan, outcome: Outcome, folder: Sw
     if outcome.failed:
         console.print("--retry-failed tries the failed ones again.")
     console.print(f"  {'tables':<8} {escape(str(folder.results))}", soft_wrap=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- comparison
+# Heading, digits, and which is best (None: neither) of the columns of a comparison.
+COMPARED: dict[str, tuple[str, int, Callable | None]] = {
+    "psnr": ("PSNR", 2, max),
+    "ssim": ("SSIM", 4, max),
+    "lpips_vgg": ("LPIPS", 4, min),
+    "lpips_alex": ("LPIPS (alex)", 4, min),
+    "points": ("points", 0, None),
+    "gaussians": ("Gaussians", 0, None),
+    "steps": ("steps", 0, None),
+    "seconds_init": ("start s", 1, None),
+    "seconds_train": ("train s", 1, None),
+}
+
+
+def show_comparison(console: Console, plan: SweepPlan, folder: SweepFolder) -> None:
+    """One line for each start, the mean over its seeds, and how sure it is that the best one is the best."""
+    from ..report.statistics import Scores, compare, ratio, sentence, summarize
+    from ..sweep.store import read_table
+
+    rows = [row for row in read_table(folder, "runs").to_pylist() if row["status"] == "done"]
+    labels = [label for label in dict.fromkeys(run.label for run in plan.runs)]
+    planned = frozenset((run.scene, run.label, run.seed) for run in plan.runs)
+    scores = {
+        column: Scores({(row["scene"], row["label"], row["seed"]): row[column] for row in rows}, planned)
+        for column in COMPARED
+    }
+    means = {c: {label: summarize(scores[c], label) for label in labels} for c in COMPARED}
+    shown = [c for c in COMPARED if any(math.isfinite(each.mean) for each in means[c].values())]
+    train = plan.runs[0].config.train
+    budget = f"{train.steps} steps" if train.seconds is None else f"{duration(train.seconds)} for start and training"
+    table = Table(
+        title=f"{escape(plan.name)}: {budget}", title_justify="left", title_style="bold", header_style="dim"
+    )
+    table.add_column("start", style="cyan")
+    for column in shown:
+        table.add_column(COMPARED[column][0], justify="right")
+    for label in sorted(labels, key=lambda label: -_or(means["psnr"][label].mean, -math.inf)):
+        table.add_row(escape(label), *(_mean(means[column], label, *COMPARED[column][1:]) for column in shown))
+    console.print(table)
+    known = [label for label in labels if math.isfinite(means["psnr"][label].mean)]
+    best = max(known, key=lambda label: means["psnr"][label].mean, default=None)
+    for other in (label for label in known if label != best):
+        share = ratio(scores["gaussians"], best, other)
+        console.print(escape(sentence(compare(scores["psnr"], best, other), gaussians=share)), soft_wrap=True)
+
+
+def _mean(column: Mapping[str, Any], label: str, digits: int, best: Callable | None) -> str:
+    found = column[label]
+    if not math.isfinite(found.mean):
+        return "–"
+    text = number(found.mean, digits)
+    if math.isfinite(found.spread) and digits == 2:
+        text += f" ± {found.spread:.{digits}f}"
+    values = [each.mean for each in column.values() if math.isfinite(each.mean)]
+    return f"[bold green]{text}[/]" if best is not None and found.mean == best(values) else text
+
+
+def _or(value: float, other: float) -> float:
+    return value if math.isfinite(value) else other
 
 
 # ------------------------------------------------------------------------------------------------------------- results

@@ -52,7 +52,10 @@ class _Cost:
     per_step: float
 
     def of(self, run: PlannedRun) -> float:
-        return self.fixed + self.per_step * run.config.train.steps
+        train = run.config.train
+        if train.seconds is not None:  # the start's share of the fixed cost is part of it
+            return self.fixed + train.seconds
+        return self.fixed + self.per_step * train.steps
 
 
 def estimate(
@@ -109,7 +112,7 @@ def _probed(folder: SweepFolder, run: PlannedRun, shares: Shares, stop: Callable
     place = SweepFolder(folder.root / "probe")
     config = run.config.expand()
     steps = min(PROBE_STEPS, run.config.train.steps)
-    config["train"] = config["train"] | {"steps": steps}
+    config["train"] = config["train"] | {"steps": steps, "seconds": None}
     # One run alone, with the threads that it will have.
     job = job_line(place, run.path, config, folder.poses(run))
     process = start_worker(job, place.log(run_hash(run.path, config)), replace(shares, jobs=1))

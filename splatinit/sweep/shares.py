@@ -34,7 +34,8 @@ def share_out(runs: Sequence[RunConfig], jobs: int | None = None) -> Shares:
 
     As many as there are threads to use (cores, or SPLATINIT_THREADS), one thread each, unless memory has room for
     fewer: reading, starting, scoring and Python itself use one thread whatever there are, so that two runs of one
-    thread are done sooner than one after the other with two. Results depend on neither.
+    thread are done sooner than one after the other with two. Results depend on neither, but where a time is all that
+    training has (``train.seconds``): such runs have the machine for themselves, unless ``jobs`` says otherwise.
 
     Raises ConfigError for ``jobs`` below 1.
     """
@@ -44,7 +45,8 @@ def share_out(runs: Sequence[RunConfig], jobs: int | None = None) -> Shares:
     free = memory.available()
     most = max((_expected_bytes(config) for config in runs), default=0)
     fitting = cores if free is None or most == 0 else int((free - memory.RESERVE) // most)
-    count = jobs or max(1, min(cores, fitting, len(runs)))
+    timed = any(config.train.seconds is not None for config in runs)
+    count = jobs or (1 if timed else max(1, min(cores, fitting, len(runs))))
     return Shares(count, max(1, cores // count), None if free is None else free // count)
 
 

@@ -55,6 +55,12 @@ def test_sharing_out(machine, cores, free, jobs, expected):
     assert share_out([run.config for run in plan().runs], jobs) == expected
 
 
+def test_runs_that_have_a_time_have_the_machine(machine):
+    machine(8, 64 * GB)
+    runs = [run.config for run in plan(settings={"train.seconds": 60}).runs]
+    assert share_out(runs) == Shares(1, 8, 64 * GB) and share_out(runs, 2).jobs == 2
+
+
 def test_threads_that_the_user_allows_are_shared_out(machine, monkeypatch):
     machine(8, None)
     monkeypatch.setenv(environment.THREADS_VARIABLE, "2")
