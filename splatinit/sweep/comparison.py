@@ -20,6 +20,8 @@ from .plan import SweepPlan, expand
 USUAL = ("sfm", "random", "dense", "nerf")
 # Of the training: enough looks at the test views to read off when a quality was reached.
 LOOKS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
+# Of a budget of time, what fitting a radiance field for the start may take at most, unless it is said otherwise.
+FIT_SHARE = 0.25
 
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(k?)\s*(s|sec|seconds?|m|min|minutes?|h|hours?|steps?|)", re.IGNORECASE)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -69,8 +71,14 @@ def plan_comparison(
     """
     if not inits:
         raise ConfigError("--inits names nothing; expected initializers.", hint="For example --inits sfm,random,dense.")
-    own: dict[str, dict[str, Any]] = {init: _points_of(init, points) for init in inits}
+    own: dict[str, dict[str, Any]] = {
+        init: {} if points is None else dict.fromkeys(_keys_of(init, "count"), points) for init in inits
+    }
     common: dict[str, Any] = {"eval.during": list(LOOKS)} | (budget_settings(budget) if budget else {})
+    time = common.get("train.seconds")
+    if time is not None:
+        for init, its_own in own.items():
+            its_own |= dict.fromkeys(_keys_of(init, "fit_seconds"), FIT_SHARE * time)
     for key, value in settings.items():
         owner = next((init for init in inits if key.startswith(f"{_label(init)}.")), None)
         if owner is not None:
@@ -100,11 +108,11 @@ def _label(init: str) -> str:
     return init.rpartition("/")[2].removesuffix(".yaml")
 
 
-def _points_of(init: str, points: int | None) -> dict[str, Any]:
-    """The settings by which ``init`` starts from so many points; none where it takes no number."""
+def _keys_of(init: str, key: str) -> list[str]:
+    """The settings called ``key`` of a start, of each of its parts where it is a union; none where it has no such."""
     name = build_config(load_preset(init)).init.name if "/" in init else init
     parts = name.split("+")
-    if points is None or not set(parts) <= set(INITIALIZERS.names()):  # unknown ones are refused with all others
-        return {}
-    taking = [part for part in parts if "count" in field_types(SECTIONS["init"].config_class(part))]
-    return {f"{part}.count" if len(parts) > 1 else "count": points for part in taking}
+    if not set(parts) <= set(INITIALIZERS.names()):  # refused with all else that cannot be meant
+        return []
+    having = [part for part in parts if key in field_types(SECTIONS["init"].config_class(part))]
+    return [f"{part}.{key}" if len(parts) > 1 else key for part in having]

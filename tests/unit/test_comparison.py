@@ -62,6 +62,17 @@ def test_every_start_has_the_same_but_its_own_settings(photos):
     assert union.init.settings.parts["random"].count == 500
 
 
+def test_a_field_has_a_quarter_of_the_time_unless_it_is_said_otherwise(photos):
+    def fits(**more):
+        plan = plan_comparison(photos, ["sfm", "nerf", "sfm+nerf"], **more)
+        _, nerf, union = (run.config.init.settings for run in plan.runs)
+        return nerf.fit_seconds, union.parts["nerf"].fit_seconds if "nerf" in union.parts else None
+
+    assert fits(budget="2m") == (30.0, 30.0)
+    assert fits(budget="2m", settings={"nerf.fit_seconds": 60}) == (60.0, 30.0)
+    assert fits(budget="7000steps") == (None, None)
+
+
 def test_what_cannot_be_meant_is_refused(photos, tmp_path):
     for inits, settings, text in (
         ([], {}, "--inits names nothing"),

@@ -16,6 +16,7 @@ from splatinit.cli.app import app
 from splatinit.config import Layer, build_config, load_preset
 from splatinit.io.colmap_model import write_model
 from splatinit.io.images import probe_image, write_png
+from splatinit.sweep.comparison import USUAL, plan_comparison
 from splatinit.types import PointCloud, View
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +44,7 @@ def test_the_table_of_commands_is_complete() -> None:
 
 
 @pytest.mark.parametrize("words", OURS, ids=" ".join)
-def test_each_command_takes_what_the_readme_gives_it(words: list[str]) -> None:
+def test_each_command_takes_what_the_readme_gives_it(words: list[str], tmp_path: Path) -> None:
     command, *rest = words
     text = call(command, "--help")
     for option in (word for word in rest if word.startswith("-")):
@@ -51,6 +52,11 @@ def test_each_command_takes_what_the_readme_gives_it(words: list[str]) -> None:
     layers = [load_preset(rest[k + 1]) for k, word in enumerate(rest) if word == "--config"]
     conditions = [rest[k + 1] for k, word in enumerate(rest) if word == "--where"]
     settings = dict(word.split("=", 1) for word in rest if "=" in word and word not in conditions)
+    if command == "compare":
+        after = {option: rest[k + 1] for k, option in enumerate(rest) if option.startswith("-")}
+        inits = (after.get("--inits") or after.get("-i") or ",".join(USUAL)).split(",")
+        plan_comparison(tmp_path, inits, budget=after.get("--budget") or after.get("-b"), settings=settings)
+        return
     if "--init" in rest:
         settings["init.name"] = rest[rest.index("--init") + 1]
     build_config(*layers, Layer("README", settings))
