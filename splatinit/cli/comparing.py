@@ -137,7 +137,7 @@ def compare(
 @command("sweep", "Comparing")
 def sweep(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", show_default=False, help="A sweep file, such as configs/sweeps/tiny.yaml.")
+        Path, typer.Argument(metavar="FILE", show_default=False, help="A sweep file, or the name of one that is ready.")
     ],
     out: Annotated[
         Path | None,
@@ -161,7 +161,7 @@ def sweep(
     [bold]Examples[/]
 
       splatinit sweep configs/sweeps/tiny.yaml --dry-run     [dim]how many runs, how long[/]
-      splatinit sweep configs/sweeps/tiny.yaml
+      splatinit sweep mipnerf360                             [dim]configs/sweeps/mipnerf360.yaml[/]
       splatinit results sweeps/tiny --where scene=fox
     """
     from ..sweep import SweepFolder, read_plan

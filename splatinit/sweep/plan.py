@@ -30,7 +30,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..config import Layer, RunConfig, build_config, convert, dotted_keys, known_keys, load_preset, plain
+from ..config import Layer, RunConfig, build_config, convert, dotted_keys, known_keys, load_preset, plain, preset_folder
 from ..errors import ConfigError
 from ..initializers import require_packages
 from ..registry import nearest
@@ -87,18 +87,27 @@ def run_hash(path: str, expanded: Mapping[str, Any]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
-def read_plan(file: Path, *, scenes_exist: bool = True) -> SweepPlan:
-    """The plan of a sweep file; ``scenes_exist=False`` plans for scenes that are not here.
+def read_plan(file: Path | str, *, scenes_exist: bool = True) -> SweepPlan:
+    """The plan of a sweep file, or of one that comes with splatinit by its name.
 
-    Raises ConfigError: not a sweep, or an unknown scene, initializer, preset or key (the nearest match is named), a
-    value that does not fit, or two variants of one name; MissingExtra where a part is not installed.
+    ``scenes_exist=False`` plans for scenes that are not here. Raises ConfigError: not a sweep, or an unknown scene,
+    initializer, preset or key (the nearest match is named), a value that does not fit, or two variants of one name;
+    MissingExtra where a part is not installed.
     """
-    file = Path(file)
-    if not file.is_file():
-        known = sorted(path.name for path in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
-        hint = nearest(file.name, known) if known else "Sweeps that come with splatinit lie in configs/sweeps."
-        raise ConfigError(f"Sweep file {file} does not exist.", hint=hint, path=file)
+    file = _found(Path(file))
     return expand(_load(file), str(file), default_name=file.stem, scenes_exist=scenes_exist)
+
+
+def _found(file: Path) -> Path:
+    """The sweep file that is meant: a path, or the name of one that comes with splatinit (``tiny``)."""
+    if file.is_file():
+        return file
+    ready = {path.stem: path for path in sorted((preset_folder() / "sweeps").glob("*.yaml"))}
+    if file.name == str(file) and file.stem in ready:
+        return ready[file.stem]
+    beside = sorted(path.name for path in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
+    hint = nearest(file.name, beside) if beside and file.suffix else nearest(file.stem, list(ready))
+    raise ConfigError(f"Sweep file {file} does not exist.", hint=hint, path=file)
 
 
 def _load(file: Path) -> Any:

@@ -172,6 +172,9 @@ def test_files_and_scenes_that_are_not_there(tmp_path, monkeypatch):
     assert read_plan(file).name == "starts"
     with pytest.raises(ConfigError, match=r"Sweep file .*start.yaml does not exist[\s\S]*Did you mean 'starts.yaml'"):
         read_plan(tmp_path / "start.yaml")
+    assert len(read_plan("tiny", scenes_exist=False).runs) > 100
+    with pytest.raises(ConfigError, match=r"Sweep file tinny does not exist[\s\S]*Did you mean 'tiny'"):
+        read_plan("tinny")
     file.write_text("scenes: [data/fox\ninits: [sfm]")
     with pytest.raises(ConfigError, match=r"starts.yaml, line 2: not valid YAML"):
         read_plan(file)
