@@ -222,6 +222,15 @@ def results(
     csv: Annotated[bool, typer.Option("--csv", help="Every column, comma-separated.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="A table for GitHub.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="A tabular with booktabs' rules.")] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", "-s", help="One line a scene, one column a start: the means over seeds.")
+    ] = False,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric", metavar="NAME", help="Of the summary: psnr, ssim, lpips_vgg, gaussians, seconds_train, …"
+        ),
+    ] = "psnr",
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -241,9 +250,11 @@ def results(
 
       splatinit results sweeps/tiny
       splatinit results sweeps/tiny --where init=dense --where seed=0 --markdown
+      splatinit results sweeps/tiny --summary --latex
     """
     from ..sweep import SweepFolder
     from ..sweep.store import TABLES, collect, read_table
+    from .summary import show_summary, summarize_sweep, summary_csv, summary_latex, summary_markdown
     from .sweeping import as_csv, as_latex, as_markdown, filtered, show_results
 
     if csv + markdown + latex > 1:
@@ -255,7 +266,12 @@ def results(
     else:  # the tables alone were brought here
         rows = read_table(sweep_folder, "runs").to_pylist()
     rows = filtered(rows, where or ())
-    if csv:
+    if summary:
+        found = summarize_sweep(rows, metric, f"sweep {rows[0]['sweep'] if rows else folder.name}")
+        forms = {summary_csv: csv, summary_markdown: markdown, summary_latex: latex}
+        form = next((form for form, wanted in forms.items() if wanted), None)
+        show_summary(make_console(), found) if form is None else typer.echo(form(found), nl=False)
+    elif csv:
         typer.echo(as_csv(rows, list(TABLES["runs"])), nl=False)
     elif markdown or latex:
         typer.echo(as_markdown(rows) if markdown else as_latex(rows), nl=False)

@@ -29,6 +29,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..types import Scene
 
+
 @command("demo", "Knowing")
 def demo(
     out: Annotated[

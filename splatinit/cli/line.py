@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ..pipeline import RunResult
     from ..types import Gaussians, Scene
 
+
 @command("run", "The line")
 def run(
     scene: SceneArgument,

@@ -120,9 +120,7 @@ def show_comparison(console: Console, plan: SweepPlan, folder: SweepFolder) -> N
     shown = [c for c in COMPARED if any(math.isfinite(each.mean) for each in means[c].values())]
     train = plan.runs[0].config.train
     budget = f"{train.steps} steps" if train.seconds is None else f"{duration(train.seconds)} for start and training"
-    table = Table(
-        title=f"{escape(plan.name)}: {budget}", title_justify="left", title_style="bold", header_style="dim"
-    )
+    table = Table(title=f"{escape(plan.name)}: {budget}", title_justify="left", title_style="bold", header_style="dim")
     table.add_column("start", style="cyan")
     for column in shown:
         table.add_column(COMPARED[column][0], justify="right")
@@ -242,9 +240,14 @@ def as_latex(rows: Rows) -> str:
     return "\n".join([*lines, *(_latex_row(_cells(row)) for row in rows), "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
-_LATEX = {"\\": "\\textbackslash{}", "–": "--", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+_LATEX = {"\\": "\\textbackslash{}", "–": "--", "±": "$\\pm$", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
 _LATEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
 
 
+def latex_cell(text: str) -> str:
+    """``text`` with what LaTeX would read as its own."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
 def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join("".join(_LATEX.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
+    return " & ".join(map(latex_cell, cells)) + r" \\"
