@@ -296,8 +296,8 @@ def report(
 ) -> None:
     """One HTML page of a sweep: who wins, by how much, how sure that is, and pictures and points to look at.
 
-    The page opens from disk without a network. It carries small pictures; full size is linked from the run folders, so
-    keep it beside them.
+    The page opens from disk without a network. It carries small pictures; those at full size it takes from the run
+    folders, where it lies beside them. Made while the sweep still runs, it has what is done until then.
 
     [bold]Examples[/]
 
@@ -305,6 +305,12 @@ def report(
       splatinit report sweeps/tiny --out tiny.html
     """
     from ..report.page import write_report
+    from ..report.tables import require_packages
+    from ..sweep import SweepFolder
+    from ..sweep.store import collect
     from .tables import show_report
 
-    show_report(make_console(), write_report(sweep, out))
+    require_packages()
+    folder = SweepFolder(sweep)
+    notes = collect(folder).notes if folder.plan.is_file() else []
+    show_report(make_console(), write_report(sweep, out), notes)

@@ -216,8 +216,10 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> None:
         console.print("[green]Everything that is needed works.[/]")
 
 
-def show_report(console: Console, written: Written) -> None:
+def show_report(console: Console, written: Written, notes: Sequence[str]) -> None:
     """What a report was made of, and where it is."""
+    for note in notes:
+        console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     lost = f", {written.failed} of them failed" if written.failed else ""
     console.print(f"{written.runs} runs{lost}; {written.size / 1e6:.1f} MB in {written.seconds:.1f} s")
     show_places(console, {"page": written.path})

@@ -47,9 +47,20 @@ class Scores:
         """The finite scores of one variant on one scene, by seed."""
         return self._finite.get((scene, variant), {})
 
-    def wanted(self, *variants: str) -> set[tuple[str, int]]:
-        """The (scene, seed) at which one of the variants has a score, or should have one."""
-        return {(scene, seed) for scene, name, seed in (*self.cells, *self.planned) if name in variants}
+    @cached_property
+    def _wanted(self) -> dict[str, set[tuple[str, int]]]:
+        found: dict[str, set[tuple[str, int]]] = {}
+        for scene, name, seed in (*self.cells, *self.planned):
+            found.setdefault(name, set()).add((scene, seed))
+        return found
+
+    def wanted(self, variant: str) -> set[tuple[str, int]]:
+        """The (scene, seed) at which the variant has a score, or should have one."""
+        return self._wanted.get(variant, set())
+
+    def scenes_of(self, variant: str) -> list[str]:
+        """The scenes on which the variant has a score, in the order of :attr:`scenes`."""
+        return [scene for scene in self.scenes if self.per_seed(scene, variant)]
 
     def missing(self, variant: str) -> list[tuple[str, int]]:
         """The (scene, seed) at which this variant has no score."""
@@ -94,6 +105,37 @@ def summarize(scores: Scores, variant: str, scenes: Iterable[str] | None = None)
     )
 
 
+@dataclass(frozen=True)
+class Field:
+    """Variants that can be held against each other, because all of them have a score on all of these scenes."""
+
+    variants: list[str]
+    scenes: list[str]
+
+
+def fields(scores: Scores, variants: Sequence[str]) -> list[Field]:
+    """The fields in which means and ranks are fair, the widest first; each variant with a score is in at least one.
+
+    A mean over other scenes is another mean: a variant that ran only on an easy scene would seem to win. The first
+    field has the variants that have scores on more than half as many scenes as the widest has, over the scenes which
+    these have in common. Each remaining variant (made for one scene, or failed on most) gives a field of its own
+    scenes, with all variants that have scores on all of them.
+    """
+    own = {variant: found for variant in variants if (found := scores.scenes_of(variant))}
+    if not own:
+        return []
+    widest = max(map(len, own.values()))
+    broad = [variant for variant in own if 2 * len(own[variant]) > widest]
+    while not (common := [scene for scene in own[broad[0]] if all(scene in own[each] for each in broad)]):
+        broad.remove(min(reversed(broad), key=lambda variant: len(own[variant])))
+    found = [Field(broad, common)]
+    for variant in own:
+        if variant not in broad and not any(field.scenes == own[variant] for field in found[1:]):
+            rivals = [each for each in own if set(own[variant]) <= set(own[each])]
+            found.append(Field(rivals, own[variant]))
+    return found
+
+
 # -------------------------------------------------------------------------------------------------- paired differences
 @dataclass(frozen=True)
 class Comparison:
@@ -105,7 +147,8 @@ class Comparison:
             (nothing is known about the spread then).
         scenes: scene → its mean difference.
         pairs: (scene, seed) that both variants have.
-        unpaired: (scene, seed) that one of them should have and at least one has not.
+        unpaired: (scene, seed) that both should have and at least one has not. Where only one of them was meant to
+            run, nothing is missing.
     """
 
     a: str
@@ -173,7 +216,7 @@ def compare(
         difference + half,
         {scene: float(group.mean()) for scene, group in zip(paired, groups, strict=True)},
         pairs,
-        sorted(scores.wanted(a, b) - set(pairs)),
+        sorted((scores.wanted(a) & scores.wanted(b)) - set(pairs)),
     )
 
 
@@ -237,7 +280,6 @@ def sentence(
     digits: int = 2,
     lower_is_better: bool = False,
     gaussians: float = float("nan"),
-    why: Callable[[str, int], str] | None = None,
     level: float = LEVEL,
 ) -> str:
     """A comparison in plain words: who beats whom by how much, or that the evidence does not separate them.
@@ -245,12 +287,11 @@ def sentence(
     Args:
         unit: of the score, "" for none.
         gaussians: ratio of the numbers of Gaussians of a and b, NaN where unknown.
-        why: (scene, seed) → why that pair is missing, in a few words.
     """
     a, b, value = comparison.a, comparison.b, comparison.difference
     gap = f" {unit}" if unit else ""
     if not comparison.pairs:
-        return f"{a} and {b} cannot be compared: no scene and seed has a score of both.{_lacking(comparison, why)}"
+        return f"{a} and {b} cannot be compared: no scene and seed has a score of both."
     swap = (value > 0) if lower_is_better else (value < 0)
     first, second = (b, a) if swap else (a, b)
     share = 1 / gaussians if swap and gaussians else gaussians
@@ -285,7 +326,7 @@ def sentence(
         ).replace("95%", "95 %")
     if len(comparison.scenes) == 1 and len(comparison.pairs) > 1:
         text += " It speaks of this scene only."
-    return text + _lacking(comparison, why)
+    return text
 
 
 def _extent(comparison: Comparison) -> str:
@@ -299,14 +340,20 @@ def _extent(comparison: Comparison) -> str:
     return f"{told}, {pairs} pairs of runs"
 
 
-def _lacking(comparison: Comparison, why: Callable[[str, int], str] | None, shown: int = 4) -> str:
+def left_out(comparison: Comparison, why: Callable[[str, int], str] | None = None, shown: int = 4) -> str:
+    """Which pairs a comparison lacks, in plain words; "" where it has all.
+
+    Args:
+        why: (scene, seed) → why that pair is missing, in a few words.
+        shown: so many are named.
+    """
     lost = comparison.unpaired
     if not lost:
         return ""
     total = len(lost) + len(comparison.pairs)
     named = "; ".join(f"{scene} seed {seed}" + (f": {why(scene, seed)}" if why else "") for scene, seed in lost[:shown])
     more = f"; and {len(lost) - shown} more" if len(lost) > shown else ""
-    return f" Left out, because a run is missing: {len(lost)} of {total} pairs ({named}{more})."
+    return f"Left out, because a run is missing: {len(lost)} of {total} pairs ({named}{more})."
 
 
 # --------------------------------------------------------------------------------------------------------------- ranks
@@ -320,21 +367,28 @@ def ranks(values: Sequence[float] | np.ndarray) -> np.ndarray:
     return ((2 * last - counts + 1) / 2)[inverse]
 
 
+def scene_ranks(
+    scores: Scores, variants: Sequence[str], scene: str, *, lower_is_better: bool = False
+) -> dict[str, float]:
+    """variant → its rank on one scene by its mean over seeds, 1 best, among those that have a score there."""
+    means = {variant: summarize(scores, variant, [scene]).mean for variant in variants}
+    means = {variant: mean for variant, mean in means.items() if not np.isnan(mean)}
+    placed = ranks(np.array(list(means.values())) * (1 if lower_is_better else -1))
+    return dict(zip(means, map(float, placed), strict=True))
+
+
 def mean_ranks(
     scores: Scores, variants: Sequence[str], *, lower_is_better: bool = False
 ) -> tuple[dict[str, float], int]:
     """variant → its mean rank over scenes, 1 best, and the number of scenes that were ranked.
 
-    Variants are ranked by their mean over seeds, in those scenes where all of them have a score: a rank among fewer
-    competitors would be another rank. All NaN where there is no such scene.
+    Only scenes count where all variants have a score: a rank among fewer competitors would be another rank. All NaN
+    where there is no such scene.
     """
-    table = []
-    for scene in scores.scenes:
-        means = [summarize(scores, variant, [scene]).mean for variant in variants]
-        if not np.isnan(means).any():
-            table.append(ranks(np.asarray(means) * (1 if lower_is_better else -1)))
-    means = np.mean(table, axis=0) if table else np.full(len(variants), np.nan)
-    return dict(zip(variants, map(float, means), strict=True)), len(table)
+    table = [scene_ranks(scores, variants, scene, lower_is_better=lower_is_better) for scene in scores.scenes]
+    table = [each for each in table if len(each) == len(variants)]
+    means = {name: float(np.mean([each[name] for each in table])) if table else float("nan") for name in variants}
+    return means, len(table)
 
 
 def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:

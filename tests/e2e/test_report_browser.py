@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,10 +89,16 @@ def pixels(locator: sync_api.Locator) -> np.ndarray:
 
 
 def test_it_opens_draws_its_plots_and_fits_its_width(opened: sync_api.Page) -> None:
-    for name in ("scenes", "gaussians"):
+    for name in ("differences", "scenes", "gaussians"):
         plot = opened.locator(f"[data-plot={name}]")
         plot.scroll_into_view_if_needed()
         plot.locator(".main-svg .trace.scatter .point").first.wait_for()
+    reference = opened.get_by_label("Difference from")
+    assert reference.input_value() == "sfm"
+    title = opened.locator("[data-plot=differences] .xtitle")
+    reference.select_option("dense")
+    until(opened, "document.querySelector('[data-plot=differences] .xtitle').textContent.includes('dense')")
+    assert title.text_content() == "PSNR against dense, dB"
     opened.locator("#scene-1 [data-plot=curves]").scroll_into_view_if_needed()
     lines = opened.locator("#scene-1 [data-plot=curves] .scatterlayer .js-line")
     lines.first.wait_for()
@@ -103,10 +112,13 @@ def test_the_slider_moves_and_modes_switch(opened: sync_api.Page) -> None:
     root.scroll_into_view_if_needed()
     stage = root.locator(".stage")
     stage.wait_for()
-    until(opened, "[...document.querySelectorAll('#scene-1 .pane img')].every(i => i.naturalWidth == 160)")
-    before = pixels(stage)
+    until(
+        opened, "[...document.querySelectorAll('#scene-1 .pane:not([hidden]) img')].every(i => i.naturalWidth == 160)"
+    )
+    low = slice(120, None)  # px: the bar of links may lie over the stage's top
+    before = pixels(stage)[low]
     root.locator("input.slide").fill("20")
-    after = pixels(stage)
+    after = pixels(stage)[low]
     h, w, _ = before.shape
     band = slice(int(0.27 * w), int(0.42 * w))
     assert np.abs(after[:, band] - before[:, band]).mean() > 5  # the truth there became a render
@@ -122,13 +134,36 @@ def test_the_slider_moves_and_modes_switch(opened: sync_api.Page) -> None:
     assert styles[0] == styles[1] and "scale(1.5)" in styles[0]
     root.get_by_label("Whole picture").click()
     root.get_by_label("flicker").check()
-    until(opened, "document.querySelector('#scene-1 .pane.a').style.visibility == 'hidden'")
-    until(opened, "document.querySelector('#scene-1 .pane.b').style.visibility == 'hidden'")
-    root.get_by_label("side by side").check()
-    left, right = (root.locator(f".pane.{side}").bounding_box() for side in "ab")
-    assert left["x"] + left["width"] <= right["x"] and left["width"] == pytest.approx(right["width"], abs=1)
+    shown = "[...document.querySelectorAll('#scene-1 .pane')].findIndex(pane => !pane.style.visibility)"
+    until(opened, f"{shown} == 1")
+    until(opened, f"{shown} == 0")
     root.get_by_label("error maps").check()
-    assert "error of sfm" in root.locator(".tag.b").text_content()
+    tags = root.locator(".pane:not([hidden]) .tag")
+    assert [text.split(" · ")[0] for text in tags.all_text_contents()] == ["truth", "error of sfm"]
+
+
+def test_truth_and_two_starts_stand_beside_each_other_under_one_zoom(opened: sync_api.Page) -> None:
+    root = opened.locator("#scene-1 .compare")
+    root.scroll_into_view_if_needed()
+    root.locator(".stage").wait_for()
+    root.get_by_label("left").select_option(label="dense")
+    root.get_by_label("side by side").check()
+    panes = root.locator(".pane:visible")
+    assert panes.count() == 3
+    names = [text.split(" · ")[0] for text in panes.locator(".tag").all_text_contents()]
+    assert names == ["truth", "dense", "sfm"]
+    boxes = [panes.nth(k).bounding_box() for k in range(3)]
+    for left, right in itertools.pairwise(boxes):
+        assert left["x"] + left["width"] <= right["x"] and left["width"] == pytest.approx(right["width"], abs=1.5)
+    opened.mouse.dblclick(boxes[2]["x"] + 0.25 * boxes[2]["width"], boxes[2]["y"] + 0.5 * boxes[2]["height"])
+    styles = [panes.nth(k).locator("img").get_attribute("style") for k in range(3)]
+    assert styles[0] == styles[1] == styles[2]
+    moved, scale = (float(re.search(rf"{name}\((-?[\d.]+)", styles[0]).group(1)) for name in ("translate", "scale"))
+    assert scale == 3 and moved == pytest.approx(-2 * 0.25 * boxes[2]["width"], abs=2)  # what was clicked stays there
+    root.get_by_label("flicker").check()
+    shown = "[...document.querySelectorAll('#scene-1 .pane')].findIndex(pane => !pane.style.visibility)"
+    for turn in (1, 2, 0):
+        until(opened, f"{shown} == {turn}")
 
 
 def test_the_points_show_turn_and_change(opened: sync_api.Page) -> None:
@@ -153,3 +188,38 @@ def test_the_points_show_turn_and_change(opened: sync_api.Page) -> None:
     assert (np.abs(pixels(canvas) - first).sum(axis=2) > 60).sum() < 100
     root.get_by_label("variant").select_option(label="dense")
     assert "dense" in canvas.get_attribute("aria-label")
+
+
+def test_a_page_that_was_sent_alone_keeps_its_small_pictures(
+    browser: sync_api.Browser, url: str, tmp_path: Path
+) -> None:
+    shutil.copy(Path(url.removeprefix("file://")), tmp_path / "alone.html")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((tmp_path / "alone.html").as_uri())
+    root = page.locator("#scene-1 .compare")
+    root.scroll_into_view_if_needed()
+    root.get_by_text("lie in the sweep's folder, which is not beside this page").wait_for()
+    until(page, "[...document.querySelectorAll('#scene-1 .pane:not([hidden]) img')].every(i => i.naturalWidth == 160)")
+    root.get_by_label("view").select_option(index=3)  # which has no small pictures
+    until(page, "document.querySelector('#scene-1 .tag').textContent.includes('not in the page, and not beside it')")
+    assert page.locator("[data-plot=scenes]").count() == 1
+    page.close()
+
+
+def test_a_print_has_the_plots_the_pictures_and_the_points(browser: sync_api.Browser, url: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
+    page.goto(url)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    clouds = page.locator(".cloud .printed")
+    assert clouds.count() == 2
+    for k in range(2):
+        data = clouds.nth(k).get_attribute("src").partition(",")[2]
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+        assert (np.abs(picture - picture[-1, 0]).sum(axis=2) > 60).sum() > 300
+    assert page.locator(".main-svg .scatterlayer .trace").count() > 10
+    assert page.locator("nav").is_hidden() and page.locator(".compare .controls").first.is_hidden()
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert clouds.count() == 0
+    page.close()

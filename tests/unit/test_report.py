@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import importlib.util
 import json
 import re
@@ -14,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from splatinit.cli.app import app
-from splatinit.errors import ConfigError, FormatError, MissingExtra
+from splatinit.errors import MissingExtra
 from splatinit.report import page, tables
 from splatinit.report.thumbnails import first_look, small_picture, start_cloud, trained_cloud
 
@@ -31,6 +32,7 @@ class Outline(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
+        self.html = re.sub(r"<script.*?</script>", "", text, flags=re.S)
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.scripts: list[str] = []
         self.words: list[str] = []
@@ -56,6 +58,20 @@ class Outline(HTMLParser):
     def text(self) -> str:
         return re.sub(r"\s+", " ", " ".join(self.words))
 
+    @property
+    def items(self) -> list[str]:
+        """The texts of lists' items."""
+        return [
+            html.unescape(re.sub("<[^>]+>", "", each)) for each in re.findall(r"<li[^>]*>(.*?)</li>", self.html, re.S)
+        ]
+
+    def table(self, name: str) -> list[list[str]]:
+        """The cells of the table with this label, row by row."""
+        found = re.search(rf'<table aria-label="{re.escape(html.escape(name))}">(.*?)</table>', self.html, re.S)
+        rows = re.findall(r"<tr>(.*?)</tr>", found.group(1), re.S)
+        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in rows]
+        return [[" ".join(html.unescape(re.sub("<[^>]+>", " ", cell)).split()) for cell in row] for row in cells]
+
     def data(self, name: str) -> dict:
         scripts = [attrs for tag, attrs in self.tags if tag == "script"]
         return json.loads(self.scripts[[attrs.get("id") for attrs in scripts].index(name)])
@@ -64,7 +80,12 @@ class Outline(HTMLParser):
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_sweep(
-        tmp_path_factory.mktemp("sweep"), scenes=("fox", "a&b"), failed=[("fox", "dense", 1)], size=(24, 32)
+        tmp_path_factory.mktemp("sweep"),
+        scenes=("fox", "a&b"),
+        labels=("sfm", "dense", "random", "scan"),
+        failed=[("fox", "dense", 1)],
+        only={"scan": "a&b"},
+        size=(24, 32),
     )
 
 
@@ -74,15 +95,43 @@ def outline(sweep: Path) -> Outline:
 
 
 def test_the_page_says_who_wins_and_what_is_missing(outline: Outline) -> None:
-    assert re.search(r"dense beats random by 2\.\d\d dB \[", outline.text)
+    told = r"dense beats random by 2\.\d\d dB \[.*\] over 2 scenes, 3 pairs of runs, with 0\.60× the Gaussians\."
+    assert re.search(told, outline.text)
     assert "1 of 4 pairs (fox seed 1: dense failed)" in outline.text
-    assert "1 failed and 0 missing runs" in outline.text and "3 of 40 photos could be registered" in outline.text
-    assert "coverage of training views" in outline.text and "F-score" not in outline.text  # which nobody measured
+    assert "1 failed and 0 missing runs" in outline.text
+    assert "fox · dense (seed 1): TooFewMatches: 3 of 40 photos could be registered" in outline.text
+    assert "Coverage: share of" in outline.text and "F-score" not in outline.text  # which nobody measured
+
+
+def test_a_variant_of_one_scene_is_compared_there_only(outline: Outline) -> None:
+    both, one = outline.table("Summary over a&b, fox"), outline.table("Summary over a&b")
+    assert [row[0] for row in both[1:]] == ["dense", "sfm", "random"]
+    assert {row[0] for row in one[1:]} == {"dense", "sfm", "random", "scan"}
+    by_scene = {row[0]: row[1:] for row in outline.table("PSNR by scene")}
+    assert by_scene["scan"][1] == "–" and by_scene["dense"][1].endswith("#1 some failed")
+    ranks = sorted(re.search(r"#(\d)", row[0]).group(1) for name, row in by_scene.items() if name != "variant")
+    assert ranks == ["1", "2", "3", "4"]
+    # Its sentences speak of its one scene, and lack nothing.
+    told = [text for text in outline.items if "scan" in text]
+    assert len(told) == 3 and all("over 1 scene × 2 seeds" in text and "Left out" not in text for text in told)
+
+
+def test_time_to_quality_counts_poses_and_start(outline: Outline) -> None:
+    rows = {row[0]: row[1:] for row in outline.table("Time to the quality of sfm")}
+    # sfm needs 10 s to match photos besides its 1.5 s and its training (2 s a hundred steps), and is there at its end.
+    assert 37 < float(rows["sfm"][0]) <= 41.5 and rows["sfm"][-1] == "1.00 2 scenes"
+    assert float(rows["dense"][-1].split()[0]) < 1  # it comes earlier to what sfm ends with
+    assert rows["random"] == ["not reached", "not reached", "–"]
+    levels = outline.table("Time to quality in fox")
+    assert levels[1] == ["all seconds", "of training"] * 3
+    random = next(row for row in levels if row[0] == "random")
+    assert float(random[1]) == pytest.approx(float(random[2]) + 1.5, abs=0.11)
+    numbers = outline.table("The curves of fox in numbers")
+    assert numbers[0] == ["variant", "step 200", "step 500", "step 1 000", "step 1 500"]
 
 
 def test_the_page_carries_pictures_points_and_curves_and_links_the_rest(outline: Outline, sweep: Path) -> None:
-    data = outline.data("data-2")
-    assert data["name"] == "fox"
+    data = outline.data("data-2")  # of fox
     first, last = data["pictures"]["views"][0], data["pictures"]["views"][-1]
     assert [shot["label"] for shot in first["shots"]] == ["truth", "sfm", "dense", "random"]
     for shot in first["shots"]:
@@ -92,8 +141,10 @@ def test_the_page_carries_pictures_points_and_curves_and_links_the_rest(outline:
     assert "%23" in full  # a # in a file's name would end the path of a link
     variant = data["clouds"]["variants"][0]
     assert (variant["start"]["n"], variant["trained"]["total"]) == (600, 1500)
-    assert {curve["label"] for curve in data["curves"]} == {"sfm", "dense", "random"}
-    assert len(data["curves"]) == 5  # one failed
+    assert {curve["label"] for curve in data["plot"]["curves"]} == {"sfm", "dense", "random"}
+    assert len(data["plot"]["curves"]) == 5  # one failed
+    sfm = next(curve for curve in data["plot"]["curves"] if curve["label"] == "sfm")
+    assert sfm["total"][-1] == pytest.approx(sfm["seconds"][-1] + 11.5)
 
 
 def test_each_run_has_the_command_that_does_it_again(outline: Outline, sweep: Path) -> None:
@@ -112,7 +163,7 @@ def test_only_our_scripts_may_run(outline: Outline) -> None:
     import base64
 
     hashes = {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in run}
-    assert hashes == set(re.findall(r"'sha256-([^']+)'", policy)) and len(hashes) == 3
+    assert hashes == set(re.findall(r"'sha256-([^']+)'", policy)) and len(hashes) == 6
     assert not [attrs for _, attrs in outline.tags if any(name.startswith("on") for name in attrs)]
     assert not [
         attrs for tag, attrs in outline.tags if tag in ("link", "img", "iframe") and "data:," not in attrs.values()
@@ -125,7 +176,7 @@ def test_nothing_in_the_tables_becomes_markup(tmp_path: Path) -> None:
     found = Outline(page.write_report(tmp_path).path.read_text())
     assert not [tag for tag, _ in found.tags if tag == "img"]
     assert found.text.count('<img src=x onerror="alert(1)">') > 3  # shown as what it is
-    assert found.data("overview")["labels"] == ["sfm", evil]
+    assert found.data("dots")["labels"] == ["sfm", evil]
     assert not [script for script in found.scripts if "onerror" in script and "<img" in script]
 
 
@@ -147,45 +198,102 @@ def test_a_page_elsewhere_links_back_to_the_runs(sweep: Path, tmp_path: Path) ->
     assert (made.path.parent / full.replace("%23", "#").replace("%20", " ")).resolve().is_file()
 
 
-def test_other_truths_are_told(tmp_path: Path) -> None:
-    make_sweep(tmp_path, scenes=("fox",), labels=("sfm", "dense"), seeds=(0,), size=(8, 8))
+def test_other_truths_are_told_and_not_compared(tmp_path: Path) -> None:
+    make_sweep(tmp_path, labels=("sfm", "dense"), seeds=(0,), size=(8, 8))
     runs = tables.read_results(tmp_path).runs
-    runs[0]["truth_hash"] = "another"
+    next(row for row in runs if row["scene"] == "fox")["truth_hash"] = "another"
     write_tables(tmp_path, {"runs": runs})
-    assert "Not one ruler: the truth images differ between the runs of fox" in Outline(
-        page.write_report(tmp_path).path.read_text()
-    ).text.replace(" :", ":")
+    found = Outline(page.write_report(tmp_path).path.read_text())
+    assert "Not one ruler: the truth images differ between the runs of fox" in found.text
+    assert "Left out of these means: fox, whose runs were scored against different truths" in found.text
+    assert "over 1 scene × 1 seed" in found.text and "over 2 scenes" not in found.text
+
+
+def test_other_versions_and_machines_are_told(tmp_path: Path) -> None:
+    make_sweep(tmp_path, scenes=("fox",), labels=("sfm", "dense", "random"), size=(8, 8))
+    runs = tables.read_results(tmp_path).runs
+    runs[0] |= {"git": "fedcba987654", "machine": "another"}
+    write_tables(tmp_path, {"runs": runs})
+    text = Outline(page.write_report(tmp_path).path.read_text()).text
+    assert "Not one version: commit 0123456789ab (5 runs), fedcba987654 (fox dense seed 0)." in text
+    assert "Not one machine: processor test (5 runs), another (fox dense seed 0). Seconds do not compare" in text
 
 
 def test_bare_tables_are_enough(tmp_path: Path) -> None:
-    write_tables(tmp_path, {"runs": [{"run": "a", "scene": "fox", "label": "sfm", "seed": 0, "status": "failed"}]})
+    row = {"run": "a", "scene": "fox", "label": "sfm", "seed": 0, "status": "done", "psnr": 20.0, "gaussians": 5}
+    lost = row | {"run": "b", "label": "dense", "status": "failed", "psnr": None, "gaussians": None}
+    write_tables(tmp_path, {"runs": [row, lost]})
     found = Outline(page.write_report(tmp_path).path.read_text())
-    assert "1 failed and 0 missing runs" in found.text and "no reason was kept" in found.text
+    assert "1 failed and 0 missing runs" in found.text and "fox · dense (seed 0): no reason was kept" in found.text
+
+
+def test_the_plan_says_what_is_missing(tmp_path: Path) -> None:
+    make_sweep(tmp_path, scenes=("fox",), labels=("sfm", "dense"), seeds=(0,), size=(8, 8))
+    cells = [("fox", "sfm", 0), ("fox", "dense", 0), ("fox", "dense", 1), ("chair", "sfm", 0)]
+    rows = [{"scene": a, "label": b, "path": f"photos/{a}", "config": {"seed": c}} for a, b, c in cells]
+    (tmp_path / "plan.yaml").write_text(json.dumps({"sweep": "known", "runs": rows}))
+    text = Outline(page.write_report(tmp_path).path.read_text()).text
+    assert "0 failed and 2 missing runs" in text
+    assert "chair · sfm (seed 0): not run yet" in text and "fox · dense (seed 1): not run yet" in text
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
+def refused(sweep: Path) -> str:
+    """What the command prints when it refuses."""
+    result = CliRunner().invoke(app, ["report", str(sweep)], terminal_width=400)
+    assert result.exit_code == 2, result.output
+    return " ".join(result.output.split())
+
+
 def test_a_folder_without_results_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such folder; expected the folder of a sweep"):
-        page.write_report(tmp_path / "absent")
-    with pytest.raises(ConfigError, match=r"has no results: results/runs\.parquet is not there"):
-        page.write_report(tmp_path)
-    result = CliRunner().invoke(app, ["report", str(tmp_path)])
-    assert result.exit_code == 2 and "run the sweep first" in result.output
+    assert "absent: no such folder; expected the folder of a sweep." in refused(tmp_path / "absent")
+    (tmp_path / "file").write_text("x")
+    assert "file: not a folder; expected the folder of a sweep." in refused(tmp_path / "file")
+    told = refused(tmp_path)
+    assert "is no sweep with results: it has no results/runs.parquet." in told and "run the sweep first" in told
+
+
+def test_results_without_a_finished_run_are_refused_in_words(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
     (tmp_path / "results").mkdir()
-    path = tmp_path / "results" / "runs.parquet"
-    names = ("run", "scene", "label", "seed", "status")
-    parquet.write_table(pyarrow.table({name: pyarrow.array([], pyarrow.string()) for name in names}), path)
-    with pytest.raises(ConfigError, match=r"has no results yet: results/runs\.parquet has no rows"):
-        page.write_report(tmp_path)
-    parquet.write_table(pyarrow.table({"run": ["a"], "scene": ["fox"]}), path)
-    with pytest.raises(FormatError, match="the columns label, seed, status are missing"):
-        page.write_report(tmp_path)
-    path.write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(FormatError, match="not a readable Parquet file"):
-        page.write_report(tmp_path)
+    kinds = [pyarrow.string()] * 3 + [pyarrow.int64(), pyarrow.string(), pyarrow.float64(), pyarrow.int64()]
+    names = ("run", "scene", "label", "seed", "status", "psnr", "gaussians")
+    table = {name: pyarrow.array([], kind) for name, kind in zip(names, kinds, strict=True)}
+    parquet.write_table(pyarrow.table(table), tmp_path / "results" / "runs.parquet")
+    assert "has no finished run: its table of runs has no rows. Run the sweep first." in refused(tmp_path)
+    make_sweep(tmp_path, scenes=("fox",), labels=("sfm",), seeds=(3,), failed=[("fox", "sfm", 3)])
+    assert (
+        "has no finished run: 1 failed, the first (fox sfm seed 3) with: TooFewMatches: 3 of 40 photos could be "
+        "registered Mend that, and give the `splatinit sweep` command again with --retry-failed."
+    ) in refused(tmp_path)
+
+
+def test_tables_of_another_version_are_refused_in_words(tmp_path: Path) -> None:
+    row = {"run": "a", "scene": "fox", "label": "sfm", "seed": 0, "status": "done", "psnr": 20.0, "gaussians": 5}
+    write_tables(tmp_path, {"runs": [{"run": "a", "scene": "fox", "seed": 0}]})
+    assert "the columns label, status, psnr, gaussians are missing; expected at least run, scene," in refused(tmp_path)
+    write_tables(tmp_path, {"runs": [row | {"seed": "0"}]})
+    assert "runs.parquet: the column seed holds string; expected whole numbers." in refused(tmp_path)
+    write_tables(tmp_path, {"runs": [row, row | {"seed": None}]})
+    assert "runs.parquet: the column seed holds int64 with gaps; expected whole numbers." in refused(tmp_path)
+    write_tables(tmp_path, {"runs": [row], "steps": [{"run": "a", "step": 1.5}]})
+    assert "steps.parquet: the column step holds double; expected whole numbers." in refused(tmp_path)
+
+
+def test_damaged_tables_are_refused_in_words(tmp_path: Path) -> None:
+    make_sweep(tmp_path, scenes=("fox",), labels=("sfm",), seeds=(0,), size=(8, 8))
+    for name in ("views", "runs"):
+        (tmp_path / "results" / f"{name}.parquet").write_bytes(b"PAR1 and then nothing")
+        told = refused(tmp_path)
+        assert f"{name}.parquet: not a readable Parquet file" in told and "`splatinit results` makes it anew" in told
+
+
+def test_a_sweep_that_still_runs_has_its_tables_made_first(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("sweep: known\nruns: []\n")
+    assert "has no finished run: its table of runs has no rows." in refused(tmp_path)
+    assert (tmp_path / "results" / "steps.parquet").is_file()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +310,7 @@ def test_an_absent_package_is_named_with_its_extra(absent: str, told: str, tmp_p
 def test_the_command_tells_what_it_made(sweep: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["report", str(sweep), "--out", str(tmp_path / "r.html")])
     assert result.exit_code == 0, result.output
-    assert "12 runs, 1 of them failed" in result.output and (tmp_path / "r.html").stat().st_size > 1_000_000
+    assert "14 runs, 1 of them failed" in result.output and (tmp_path / "r.html").stat().st_size > 1_000_000
 
 
 # -------------------------------------------------------------------------------------------------------------- parts

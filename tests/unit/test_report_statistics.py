@@ -8,11 +8,14 @@ import pytest
 from splatinit.report.statistics import (
     Scores,
     compare,
+    fields,
+    left_out,
     mean_ranks,
     predict,
     ranks,
     ratio,
     resample,
+    scene_ranks,
     sentence,
     spearman,
     summarize,
@@ -126,15 +129,23 @@ def test_failed_and_missing_runs_are_said_and_do_not_enter() -> None:
     found = compare(scores, "a", "b")
     assert found.unpaired == [("w", 0), ("y", 1), ("z", 0)]
     assert found.scenes == pytest.approx({"x": 1.05, "y": 1.0, "z": 1.1})
-    text = sentence(found, why=lambda scene, seed: "a failed" if scene == "y" else "no run")
-    assert "over 3 scenes, 4 pairs of runs" in text
-    assert "Left out, because a run is missing: 3 of 7 pairs (w seed 0: no run; y seed 1: a failed; z seed 0" in text
+    assert "over 3 scenes, 4 pairs of runs" in sentence(found)
+    assert left_out(found, lambda scene, seed: "a failed" if scene == "y" else "no run", shown=2) == (
+        "Left out, because a run is missing: 3 of 7 pairs (w seed 0: no run; y seed 1: a failed; and 1 more)."
+    )
     assert summarize(scores, "a").missing == [("w", 0), ("y", 1)]
 
 
 def test_nothing_in_common_is_said() -> None:
     text = sentence(compare(Scores({("x", "a", 0): 1.0, ("y", "b", 0): 2.0}), "a", "b"))
-    assert text.startswith("a and b cannot be compared: no scene and seed has a score of both. Left out")
+    assert text == "a and b cannot be compared: no scene and seed has a score of both."
+
+
+def test_a_scene_that_one_of_two_was_never_meant_to_run_is_not_missing() -> None:
+    cells = {(scene, "a", 0): 20.0 for scene in "xyz"} | {("x", "b", 0): 21.0, ("y", "b", 0): None}
+    found = compare(Scores(cells), "a", "b")
+    assert found.pairs == [("x", 0)] and found.unpaired == [("y", 0)]
+    assert left_out(compare(Scores({("x", "a", 0): 1.0, ("x", "b", 0): 2.0}), "a", "b")) == ""
 
 
 def test_the_sentence_names_the_winner_first_and_says_where_there_is_none() -> None:
@@ -176,6 +187,35 @@ def test_ranks_share_ties() -> None:
     assert ranks([3.0, 1.0, 3.0, 2.0]).tolist() == [3.5, 1.0, 3.5, 2.0]
     with pytest.raises(ValueError, match="NaN"):
         ranks([1.0, NAN])
+
+
+def test_variants_compete_where_all_of_them_have_scores() -> None:
+    cells = {(scene, name, 0): 20.0 for scene in "wxyz" for name in "abc"} | {("z", "own", 0): 99.0}
+    first, second = fields(Scores(cells), ["a", "b", "c", "own", "absent"])
+    assert (first.variants, first.scenes) == (["a", "b", "c"], ["w", "x", "y", "z"])
+    assert (second.variants, second.scenes) == (["a", "b", "c", "own"], ["z"])
+    # One that failed on a scene takes it from the means of all; one that failed on most has a field of its own.
+    cells["w", "a", 0] = None
+    assert [field.scenes for field in fields(Scores(cells), ["a", "b", "c"])] == [["x", "y", "z"]]
+    cells["x", "a", 0] = cells["y", "a", 0] = NAN
+    first, second = fields(Scores(cells), ["a", "b", "c"])
+    assert (first.variants, first.scenes) == (["b", "c"], ["w", "x", "y", "z"])
+    assert (second.variants, second.scenes) == (["a", "b", "c"], ["z"])
+
+
+def test_variants_without_a_scene_in_common_do_not_compete() -> None:
+    cells = {("x", "a", 0): 1.0, ("y", "b", 0): 2.0}
+    assert [(each.variants, each.scenes) for each in fields(Scores(cells), ["a", "b"])] == [
+        (["a"], ["x"]),
+        (["b"], ["y"]),
+    ]
+    assert fields(Scores({("x", "a", 0): None}), ["a"]) == []
+
+
+def test_ranks_within_a_scene_pass_over_those_without_a_score() -> None:
+    cells = {("x", "a", 0): 3.0, ("x", "a", 1): 5.0, ("x", "b", 0): 4.5, ("x", "c", 0): None}
+    assert scene_ranks(Scores(cells), ["a", "b", "c"], "x") == {"a": 2.0, "b": 1.0}
+    assert scene_ranks(Scores(cells), ["a", "b", "c"], "x", lower_is_better=True) == {"a": 1.0, "b": 2.0}
 
 
 def test_mean_ranks_count_only_scenes_where_all_compete() -> None:

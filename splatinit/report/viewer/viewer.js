@@ -40,7 +40,7 @@ function points(cloud, pixels) {
  * camera: {eye: [3], target: [3], up: [3], fovy: degrees, extent: scene units}
  */
 export function create(element, camera) {
-  const renderer = new WebGLRenderer({ antialias: true, preserveDrawingBuffer: true }); // preserved: for printing
+  const renderer = new WebGLRenderer({ antialias: true });
   renderer.outputColorSpace = LinearSRGBColorSpace;
   renderer.setPixelRatio(Math.min(2, window.devicePixelRatio));
   renderer.setClearColor(0x18181b);
@@ -86,12 +86,15 @@ export function create(element, camera) {
     wanted = true;
   }
 
-  const sizes = new ResizeObserver(() => {
+  function measure() {
     width = Math.max(1, element.clientWidth);
     height = Math.max(1, element.clientHeight);
     element.classList.toggle("stacked", width < STACKED);
     renderer.setSize(width, height);
-    draw();
+  }
+  const sizes = new ResizeObserver(() => {
+    measure();
+    paint(); // at once: a canvas that was given another size is blank
   });
   sizes.observe(element);
   controls.addEventListener("change", draw);
@@ -136,6 +139,12 @@ export function create(element, camera) {
         if (clouds[k]) scene.add(points(clouds[k], 2.2 * renderer.getPixelRatio()));
       });
       draw();
+    },
+    /** What is seen now, as a data URI of a PNG. */
+    snapshot() {
+      measure();
+      paint();
+      return canvas.toDataURL();
     },
     dispose() {
       gone = true;
