@@ -176,10 +176,11 @@ def show_benchmarks(
 def show_scene_states(console: Console, states: Sequence[SceneState]) -> None:
     """Which scenes are here, and whether they are whole."""
     marks = {"whole": "[green]✓[/]", "counted": "[yellow]![/]", "damaged": "[red]✗[/]", "absent": "[dim]·[/]"}
-    table = Table(box=None, show_header=False)
+    wide = max((len(state.scene.key) for state in states), default=0)
     for state in states:
-        table.add_row(marks[state.state], state.scene.key, state.state, escape(state.detail))
-    console.print(table)
+        # No table: it would break paths, which people copy.
+        text = f" {marks[state.state]}  {state.scene.key:<{wide}}  {state.state:<7}  {escape(state.detail)}"
+        console.print(text, soft_wrap=True)
 
 
 def show_converted(console: Console, result: Converted) -> None:
