@@ -12,6 +12,11 @@ or stage by stage:
     trained = splatinit.train(scene, splatinit.seed(start), steps=3000).gaussians
     print(splatinit.evaluate(scene, trained).psnr)
 
+or several starts of one scene, side by side:
+
+    compared = splatinit.compare("photos/", ["sfm", "dense", "nerf"], seeds=3, budget="7000steps")
+    print(compared.page, compared.outcome.failed)
+
 Importing this package imports neither torch nor any part: names below are fetched when they are first used.
 """
 
@@ -24,6 +29,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .checks import check as check
+    from .comparing import compare as compare
     from .config import build_config as build_config
     from .errors import SplatinitError as SplatinitError
     from .io.pointcloud import read_ply_points as read_ply_points
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "checks": ("check",),
+    "comparing": ("compare",),
     "pipeline": ("run", "read", "pose", "initialize", "seed", "train", "evaluate", "render"),
     "types": ("Camera", "Gaussians", "ImageSet", "Initialization", "PointCloud", "Scene"),
     "errors": ("SplatinitError",),

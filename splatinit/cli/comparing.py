@@ -102,36 +102,28 @@ def compare(
       splatinit compare photos/ --inits sfm,dense,nerf --seeds 3 --budget 2m
       splatinit compare scene/ -i sfm,init/frusta,sfm+random -b 3000steps -c quick --points 30k
     """
+    from ..comparing import compare as compare_starts
     from ..config import parse_overrides
-    from ..report.page import write_report
-    from ..report.tables import require_packages
-    from ..sweep import SweepFolder
-    from ..sweep.comparison import plan_comparison
-    from ..sweep.local import run_sweep
     from .sweeping import show_comparison, show_outcome
     from .tables import show_places
 
-    require_packages()  # before the hours, not after them
     reading = reading_settings(max_size, downscale, format, masks, frames, fps, allow_outside)
-    plan = plan_comparison(
-        scene,
-        [name.strip() for name in inits.split(",") if name.strip()],
-        seeds=seeds,
-        budget=budget,
-        points=None if points is None else point_count(points),
-        presets=config or (),
-        settings=parse_overrides([*reading, *(settings or ())]).values,
-    )
-    root = out or Path("sweeps") / plan.name
-    outcome, signum = watched(
-        lambda progress, stop: run_sweep(plan, root, jobs=jobs, retry_failed=retry_failed, progress=progress, stop=stop)
-    )
-    console, folder = make_console(), SweepFolder(root)
-    show_outcome(console, plan, outcome, folder)
-    if outcome.done:
-        show_comparison(console, plan, folder)
-        show_places(console, {"page": write_report(root).path})
-    _exit_as(outcome, signum)
+    asked = {
+        "inits": [name.strip() for name in inits.split(",") if name.strip()],
+        "seeds": seeds,
+        "budget": budget,
+        "points": None if points is None else point_count(points),
+        "presets": config or (),
+        "settings": parse_overrides([*reading, *(settings or ())]).values,
+    }
+    how = {"out": out, "jobs": jobs, "retry_failed": retry_failed}
+    found, signum = watched(lambda progress, stop: compare_starts(scene, **asked, **how, progress=progress, stop=stop))
+    console = make_console()
+    show_outcome(console, found.plan, found.outcome, found.folder)
+    if found.page is not None:
+        show_comparison(console, found.plan, found.folder)
+        show_places(console, {"page": found.page})
+    _exit_as(found.outcome, signum)
 
 
 @command("sweep", "Comparing")
