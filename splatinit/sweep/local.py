@@ -70,7 +70,6 @@ def run_sweep(
     folder = SweepFolder(Path(root))
     folder.write_plan(plan)
     driver = _Driver(folder, plan, jobs, retry_failed, progress)
-    progress.start("sweep", len(plan.runs))
     began = time.perf_counter()
     try:
         driver.pose(stop)
@@ -114,7 +113,8 @@ class _Driver:
         wanted: dict[Path, PlannedRun] = {}
         for run in self.waiting:
             wanted.setdefault(self.poses[run.hash], run)
-        failed = find_poses(self.folder, wanted, stop)
+        failed = find_poses(self.folder, wanted, stop, self.progress)
+        self.progress.start("sweep", len(self.by_hash))
         for run in [run for run in self.waiting if self.poses[run.hash] in failed]:
             self.waiting.remove(run)
             why = failed[self.poses[run.hash]]

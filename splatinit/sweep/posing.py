@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..io.text import read_json
+from ..progress import Progress, Silent
 from .folder import SweepFolder, poses_ready
 from .plan import PlannedRun
 from .processes import how_it_ended, start_worker, wait_for
@@ -18,7 +19,10 @@ from .worker import Exit, posing_line
 
 
 def find_poses(
-    folder: SweepFolder, wanted: Mapping[Path, PlannedRun], stop: Callable[[], bool]
+    folder: SweepFolder,
+    wanted: Mapping[Path, PlannedRun],
+    stop: Callable[[], bool],
+    progress: Progress = Silent(),
 ) -> dict[Path, dict[str, str]]:
     """Have every folder of ``wanted`` filled as :meth:`SweepFolder.poses` wants it; the runs say of what.
 
@@ -28,10 +32,18 @@ def find_poses(
     failed: dict[Path, dict[str, str]] = {}
     log = folder.log("poses")
     failures = log.with_name(f"failures-{os.getpid()}.json")
+    if all(map(poses_ready, wanted)):
+        return failed
+    progress.start("poses", len(wanted))
+
+    def look() -> bool:
+        progress.advance(sum(map(poses_ready, wanted)))
+        return stop()
+
     while (left := [poses for poses in wanted if poses not in failed and not poses_ready(poses)]) and not stop():
         tasks = [(wanted[poses].path, wanted[poses].config.expand(), poses) for poses in left]
         process = start_worker(posing_line(folder, tasks, failures), log, whole_machine())
-        wait_for(process, stop)
+        wait_for(process, look)
         if failures.is_file():
             failed |= {Path(poses): why for poses, why in read_json(failures).items()}
             failures.unlink()
@@ -40,4 +52,5 @@ def find_poses(
         guilty = next((poses for poses in left if poses not in failed and not poses_ready(poses)), None)
         if guilty is not None:
             failed[guilty] = {"error": how_it_ended(process.returncode, log), "kind": "", "stage": ""}
+    progress.finish(f"of {len({wanted[poses].scene for poses in wanted})} scenes, for all runs that share them")
     return failed

@@ -80,6 +80,8 @@ class Notes:
     def __init__(self) -> None:
         self.notes = []
 
+    def start(self, stage, total=None): ...
+
     def advance(self, done, **fields): ...
 
     def note(self, text):
@@ -124,7 +126,7 @@ def test_what_has_no_room_beside_others_is_done_alone(driver):
 def test_runs_of_a_scene_that_cannot_be_posed_fail_alike(driver, monkeypatch):
     asked = {}
 
-    def find(folder, wanted, stop):
+    def find(folder, wanted, stop, progress):
         asked.update(wanted)
         why = {"error": "3 of 9 photos", "kind": "TooFewMatches", "stage": "match features"}
         return {driver.poses[driver.waiting[0].hash]: why}
