@@ -213,8 +213,14 @@ def data(
         ),
     ] = None,
     to: Annotated[
-        Path, typer.Option("--to", metavar="DIR", help="The data folder; scenes lie in DIR/BENCHMARK/SCENE.")
-    ] = Path("data"),
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="DIR",
+            show_default="SPLATINIT_DATA, or data",
+            help="The data folder; scenes lie in DIR/BENCHMARK/SCENE.",
+        ),
+    ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="With [cyan]fetch[/]: keep the archives, in DIR/.archives.")
     ] = False,
@@ -225,32 +231,35 @@ def data(
     after an interrupt, verified where a checksum is known), unpacks, and keeps nothing half done. verify: compares
     folders with the registry, and with what was unpacked; exit code 1 where one is damaged or absent.
 
+    Scenes that lie elsewhere already are found there: DIR/BENCHMARK may be a link to such a folder, and what
+    SPLATINIT_DATA names is the data folder of this command and of sweeps.
+
     [bold]Examples[/]
 
       splatinit data list
       splatinit data fetch tanks_and_temples          [dim]two scenes, 0.7 GB[/]
       splatinit data verify mipnerf360/garden --to /mnt/data
     """
-    from ..data.benchmarks import benchmarks, find_scenes
-    from ..data.fetch import fetch, folder_of, verify
+    from ..data.benchmarks import benchmarks, data_folder, find_scenes
+    from ..data.fetch import count, fetch, verify
     from .tables import show_benchmarks, show_places, show_scene_states
 
-    scenes = find_scenes(names or [])
+    scenes, root = find_scenes(names or []), data_folder() if to is None else to
     if action == "fetch":
         if not names:
             raise ConfigError(
                 "data fetch: got no name; expected a benchmark or a scene.",
                 hint=f"One or more of {', '.join(benchmarks())}.",
             )
-        fetched, _ = watched(lambda progress, stop: fetch(scenes, to, keep=keep, progress=progress))
+        fetched, _ = watched(lambda progress, stop: fetch(scenes, root, keep=keep, progress=progress))
         show_places(make_console(), {scene.key: path for scene, path in zip(scenes, fetched, strict=True)})
     elif action == "verify":
-        states, _ = watched(lambda progress, stop: [verify(scene, to) for scene in scenes])
+        states, _ = watched(lambda progress, stop: [verify(scene, root) for scene in scenes])
         show_scene_states(make_console(), states)
         if any(state.state in ("absent", "damaged") for state in states):
             raise typer.Exit(1)
     else:
-        show_benchmarks(make_console(), scenes, benchmarks(), {s.key for s in scenes if folder_of(s, to).is_dir()})
+        show_benchmarks(make_console(), root, benchmarks(), [count(scene, root) for scene in scenes])
 
 
 @command("doctor", "Knowing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from ..doctor import BROKEN, MISSING, OK, Finding
 
 if TYPE_CHECKING:
     from ..convert import Converted
-    from ..data.benchmarks import Benchmark, BenchmarkScene
+    from ..data.benchmarks import Benchmark
     from ..data.fetch import SceneState
     from ..demo import DemoResult
     from ..evaluation import EvalReport
@@ -147,12 +147,10 @@ def show_files(console: Console, written: Sequence[Path]) -> None:
         console.print(f"[dim]{len(written)} files[/]")
 
 
-def show_benchmarks(
-    console: Console, scenes: Sequence[BenchmarkScene], known: Mapping[str, Benchmark], here: Collection[str]
-) -> None:
-    """Each benchmark of ``scenes``: where it comes from, and the protocol of its scenes; ``here``: keys of those that
-    are on this machine."""
-    for name in dict.fromkeys(scene.benchmark for scene in scenes):
+def show_benchmarks(console: Console, root: Path, known: Mapping[str, Benchmark], states: Sequence[SceneState]) -> None:
+    """Each benchmark of ``states``: where it comes from, the protocol of its scenes, and which of them are in
+    ``root``."""
+    for name in dict.fromkeys(state.scene.benchmark for state in states):
         benchmark = known[name]
         console.print(f"[bold]{name}[/]  {escape(benchmark.title)}, {escape(benchmark.home)}", soft_wrap=True)
         console.print(f"  licence: {escape(benchmark.licence)}", soft_wrap=True)
@@ -163,14 +161,19 @@ def show_benchmarks(
                 sums = "checksum unknown, not verified" if source.sha256 is None else f"SHA-256 {source.sha256}"
                 console.print(f"    {escape(source.url)}\n      [dim]{sums}[/]", soft_wrap=True)
         table = Table(box=None, header_style="dim", pad_edge=True)
-        for column in ("", "scene", "photos", "reduced by", "test views"):
+        for column in ("", "scene", "photos", "reduced by", "test views", "here"):
             table.add_column(column)
-        for scene in (each for each in scenes if each.benchmark == name):
+        for state in (each for each in states if each.scene.benchmark == name):
+            scene = state.scene
             photos = ", ".join(f"{count} in {folder}" for folder, count in scene.photos.items())
             split = scene.split if scene.of is None else f"12, {scene.train} to train on, of {scene.of}"
-            mark = "[green]✓[/]" if scene.key in here else ""
-            table.add_row(mark, scene.key, photos, str(scene.downscale), split)
+            mark, here = {"counted": ("[green]✓[/]", "yes"), "absent": ("", "")}.get(
+                state.state, ("[red]✗[/]", escape(state.detail))
+            )
+            table.add_row(mark, scene.key, photos, str(scene.downscale), split, here)
         console.print(table)
+    here = sum(state.state == "counted" for state in states)
+    console.print(f"{here} of {len(states)} scenes are in {escape(str(root.absolute()))}", soft_wrap=True)
 
 
 def show_scene_states(console: Console, states: Sequence[SceneState]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
 from ..registry import nearest
+
+VARIABLE = "SPLATINIT_DATA"  # names the data folder
 
 
 @dataclass(frozen=True)
@@ -17,8 +20,8 @@ class Source:
     Attributes:
         url: of the file itself.
         bytes: its size; None where nobody published it.
-        sha256: its checksum; None where nobody published one, and it is then not verified.
-        cited: page that says size and checksum, where they are known.
+        sha256: its checksum; None where nobody published one: what came is then noted beside the scenes.
+        cited: page that says size or checksum, where they are known.
     """
 
     url: str
@@ -74,6 +77,30 @@ class Benchmark:
     licence: str
     archives: tuple[Archive, ...]
     scenes: tuple[BenchmarkScene, ...]
+
+
+def data_folder() -> Path:
+    """Where scenes lie, as BENCHMARK/SCENE: what SPLATINIT_DATA names, or ``data`` in the current folder."""
+    return Path(os.environ.get(VARIABLE) or "data").expanduser()
+
+
+def located(path: str | Path) -> Path:
+    """Where the scene of a sweep lies: at ``path``; or, for a ``data/BENCHMARK/SCENE`` that is not there, in what
+    SPLATINIT_DATA names."""
+    path = Path(path).expanduser()
+    scene = known_scene(path)
+    if path.exists() or scene is None:
+        return path
+    return data_folder() / scene.benchmark / scene.name
+
+
+def known_scene(path: str | Path) -> BenchmarkScene | None:
+    """The registry's scene whose place is ``path``: data/BENCHMARK/SCENE; None where it is no such path."""
+    parts = Path(path).parts
+    if len(parts) != 3 or parts[0] != "data":
+        return None
+    known = benchmarks().get(parts[1])
+    return next((scene for scene in known.scenes if scene.name == parts[2]), None) if known else None
 
 
 def registry_folder() -> Path:

@@ -8,7 +8,10 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +27,7 @@ from splatinit.cli.app import app
 from splatinit.config import preset_folder
 from splatinit.data import archives, benchmarks, download, fetch
 from splatinit.data.benchmarks import Archive, BenchmarkScene, Source
-from splatinit.errors import ConfigError, DataMissing, FormatError, OutputError
+from splatinit.errors import ConfigError, DataMissing, FolderInUse, FormatError, OutputError
 from splatinit.io.images import write_png
 from splatinit.progress import Silent
 
@@ -378,7 +381,22 @@ def test_an_archive_put_there_by_hand_is_verified_where_that_can_be(tmp_path: Pa
     heard = Silent()
     heard.note = notes.append  # type: ignore[method-assign]
     fetch.fetch([unknown], tmp_path, progress=heard)
-    assert notes == ["No checksum of a.zip is known: it was not verified, beyond what unpacking checks."]
+    sha = hashlib.sha256((tmp_path / ".archives" / "a.zip").read_bytes()).hexdigest()
+    assert notes[:1] == [
+        "No checksum of a.zip is known: it was not verified, beyond what unpacking checks. Its SHA-256 is " + sha + "."
+    ]
+    state = fetch.verify(unknown, tmp_path)
+    assert state.state == "whole" and state.detail.endswith(
+        f"1 files as they were unpacked from a.zip (no checksum is published, here it was {sha})"
+    )
+    # Another file of that name is told apart from the one that came before.
+    notes.clear()
+    zipped(tmp_path / ".archives" / "a.zip", **{"s/a.txt": b"1", "t/a.txt": b"2"})
+    fetch.fetch([replace(unknown, name="t", member="t")], tmp_path, progress=heard)
+    assert f"a.zip is another file than the one that b/s came from (SHA-256 {sha}): its authors have" in notes[1]
+    # What somebody brought is not deleted.
+    assert notes[2].endswith("a.zip was there before, and stays; its scenes do not need it.")
+    assert (tmp_path / ".archives" / "a.zip").is_file()
 
 
 def test_nothing_half_unpacked_is_taken_for_whole(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,14 +413,124 @@ def test_nothing_half_unpacked_is_taken_for_whole(here: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         fetch.fetch(scenes, here)
     monkeypatch.undo()
-    assert not (here / "bench").exists() and list(here.glob(".unpacking-*"))
+    assert not (here / "bench" / "first").exists() and list(here.glob("bench/.unpacking-*/first/images/*.png"))
 
 
 def test_leftovers_of_a_killed_process_are_removed(here: Path) -> None:
-    left = here / ".unpacking-abc" / "bench"
+    left = here / "bench" / ".unpacking-abc" / "first"
     left.mkdir(parents=True)
     fetch.fetch(benchmarks.find_scenes(["bench/second"]), here)
     assert not left.exists() and fetch.verify(benchmarks.find_scenes(["bench/second"])[0], here).state == "whole"
+
+
+SLOWLY = """
+import sys, time
+from pathlib import Path
+from splatinit.data import archives, benchmarks, fetch
+from splatinit.errors import FolderInUse
+
+write = archives._write
+
+def slow(*arguments):
+    time.sleep(0.1)
+    write(*arguments)
+
+archives._write = slow
+benchmarks.registry_folder = lambda: Path(sys.argv[1])
+try:
+    fetch.fetch(benchmarks.find_scenes(["bench/first"]), Path(sys.argv[2]))
+except FolderInUse as error:
+    sys.exit(f"{error.message} {error.hint}")
+"""
+
+
+def fetching(here: Path) -> subprocess.Popen:
+    """A process that fetches bench/first, and takes 0.1 s a file to unpack it."""
+    arguments = [sys.executable, "-c", SLOWLY, str(benchmarks.registry_folder()), str(here)]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_files(here: Path, process: subprocess.Popen) -> None:
+    while not list(here.glob("bench/.unpacking-*/first/images/003.png")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+def test_a_process_killed_while_it_unpacks_leaves_no_scene(site: Site, here: Path) -> None:
+    with fetching(here) as process:
+        wait_for_files(here, process)
+        process.kill()
+    (scene,) = benchmarks.find_scenes(["bench/first"])
+    assert fetch.verify(scene, here).state == "absent" and list(here.glob("bench/.unpacking-*"))
+    site.asked = []
+    fetch.fetch([scene], here)
+    assert fetch.verify(scene, here).state == "whole" and not list(here.glob("bench/.unpacking-*"))
+    # What had come whole and was verified then is still there.
+    assert site.asked == [] and (here / ".archives" / "a.zip").is_file()
+
+
+def test_of_two_processes_that_fetch_one_scene_one_waits_outside(site: Site, here: Path) -> None:
+    with fetching(here) as first:
+        wait_for_files(here, first)
+        with fetching(here) as second:
+            said = second.communicate()[1]
+        with pytest.raises(FolderInUse, match=f"Data folder {here} is in use by process {first.pid} on "):
+            fetch.fetch(benchmarks.find_scenes(["bench/second"]), here)
+        assert second.returncode == 1 and first.wait() == 0
+    assert f"Data folder {here} is in use by process {first.pid} on " in said
+    assert "give the same command again: what it has fetched is there then. Or choose another folder with --to." in said
+    assert fetch.verify(benchmarks.find_scenes(["bench/first"])[0], here).state == "whole"
+    assert site.asked.count(None) == 2  # the source that is gone, and the archive once
+
+
+def test_what_is_no_archive_is_deleted_and_the_next_source_asked(site: Site, here: Path, tmp_path: Path) -> None:
+    """Where no checksum says that it is another file."""
+    table = yaml.safe_load((tmp_path / "registry" / "bench.yaml").read_text())
+    good = site.files["/a.zip"]
+    site.files |= {"/gone": b"Please sign in.", "/a.zip": good[: len(good) // 2]}
+    table["archives"]["main"]["sources"][1] = {"url": site.url + "/a.zip"}
+    (tmp_path / "registry" / "bench.yaml").write_text(yaml.safe_dump(table))
+    with pytest.raises(DataMissing, match=r"is neither a zip nor a tar file\. .*a\.zip: is ") as error:
+        fetch.fetch(benchmarks.find_scenes(["bench/second"]), here)
+    assert "name that in SPLATINIT_DATA" in error.value.hint
+    assert not list((here / ".archives").iterdir())
+    site.files["/a.zip"] = good
+    fetch.fetch(benchmarks.find_scenes(["bench/second"]), here)
+    assert fetch.verify(benchmarks.find_scenes(["bench/second"])[0], here).state == "whole"
+
+
+def test_scenes_that_lie_elsewhere(site: Site, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "disk" / "my scenes"
+    fetch.fetch(benchmarks.find_scenes(["bench/second"]), tmp_path / "once")
+    own.mkdir(parents=True)
+    (tmp_path / "once/bench/second").rename(own / "second")
+    (own / "first" / "images").mkdir(parents=True)  # begun, and left
+    # A benchmark's folder may be a link; what is fetched to it lands there.
+    here.mkdir()
+    (here / "bench").symlink_to(own)
+    monkeypatch.setenv("SPLATINIT_DATA", str(here))
+    listed = call("list")
+    assert re.search(r"✓ +bench/second .* yes", listed) and f"1 of 3 scenes are in {here}" in listed
+    assert re.search(r"✗ +bench/first .* 0 photos in images, expected 30", listed)
+    assert "put there by hand, so its files were not compared" in call("verify", "bench/second")
+    (own / "first" / "images").rmdir()
+    (own / "first").rmdir()
+    call("fetch", "bench/first")
+    assert snapshot(own)[:2] == [".first.json", "first"] and not (tmp_path / "data2").exists()
+    # What --to says comes first.
+    assert "0 of 3 scenes are in" in call("list", "--to", str(tmp_path / "data2"))
+
+
+def test_where_a_sweep_finds_a_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPLATINIT_DATA", raising=False)
+    assert benchmarks.located("data/mipnerf360/garden") == Path("data/mipnerf360/garden")
+    monkeypatch.setenv("SPLATINIT_DATA", "/elsewhere")
+    assert benchmarks.located("data/mipnerf360/garden") == Path("/elsewhere/mipnerf360/garden")
+    for other in ("data/mine/garden", "data/mipnerf360/mine", "data/garden", "/data/mipnerf360/garden", "garden"):
+        assert benchmarks.located(other) == Path(other)
+    Path("data/mipnerf360/garden").mkdir(parents=True)
+    assert benchmarks.located("data/mipnerf360/garden") == Path("data/mipnerf360/garden")
 
 
 def test_unknown_names_and_no_names(here: Path) -> None:
@@ -424,7 +552,7 @@ def test_the_registry_says_what_it_knows() -> None:
             for each in archive.sources:
                 assert each.url.startswith("https://")
                 # Known from somewhere, or said to be unknown.
-                assert (each.sha256 is None) == (each.bytes is None) == (each.cited is None)
+                assert (each.sha256 is None) == (each.cited is None) and (each.bytes is None or each.sha256)
                 assert each.sha256 is None or re.fullmatch("[0-9a-f]{64}", each.sha256)
         for scene in benchmark.scenes:
             assert (scene.archive is None) == (scene.member is None) == (scene.of is not None)
