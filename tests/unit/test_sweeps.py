@@ -12,6 +12,7 @@ from splatinit.cli.app import app
 from splatinit.config import preset_folder, presets
 from splatinit.initializers import INITIALIZERS
 from splatinit.sweep import SweepPlan, read_plan
+from splatinit.sweep.plan import MANY_RUNS
 
 FILES = sorted((preset_folder() / "sweeps").glob("*.yaml"))
 
@@ -72,3 +73,20 @@ def test_tiny_has_every_start():
 
 def test_a_sweep_is_no_preset():
     assert not [preset.name for preset in presets() if preset.name.startswith("sweeps/")]
+
+
+@pytest.mark.parametrize("name", ["mipnerf360", "tanks_and_temples", "deep_blending", "nerf_synthetic", "llff"])
+def test_benchmarks_compare_starts_with_one_trainer(name):
+    plan = read_plan(preset_folder() / "sweeps" / f"{name}.yaml", scenes_exist=False)
+    assert {run.config.init.name for run in plan.runs} == {"sfm", "random", "dense", "nerf"}
+    trainers = {(run.config.train, run.config.densify, run.config.seeding, run.config.eval) for run in plan.runs}
+    assert len(trainers) == 1 and plan.runs[0].config.train.steps == 30_000
+    assert len(plan.runs) <= MANY_RUNS
+    # LLFF's folders hold COLMAP models whose photos are not called as those of images_4.
+    assert {run.config.data.format for run in plan.runs} == {"llff" if name == "llff" else "auto"}
+
+
+def test_sparse_views_are_trained_as_instantsplat_trains():
+    plan = read_plan(preset_folder() / "sweeps" / "sparse_view.yaml", scenes_exist=False)
+    assert {(run.config.train.steps, run.config.densify.name) for run in plan.runs} == {(1000, "prune")}
+    assert {run.label for run in plan.runs} == {"sfm", "random", "frusta", "dense", "nerf"}
