@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Layer, RunConfig, build_config, convert, dotted_keys, known_keys, load_preset, plain, preset_folder
+from ..data.benchmarks import VARIABLE, known_scene, located
 from ..errors import ConfigError
 from ..initializers import require_packages
 from ..registry import nearest
@@ -189,15 +190,21 @@ def _scene(entry: Any, where: str) -> _Scene:
 
 
 def _require_scene(scene: _Scene, where: str) -> None:
-    path = Path(scene.path).expanduser()
-    if path.exists():
+    if located(scene.path).exists():
         return
+    path = Path(scene.path).expanduser()
     # What is missing may be a folder above the scene: the nearest match is sought where the path stops to exist.
     missing = path
     while not missing.parent.exists() and missing.parent != missing:
         missing = missing.parent
     beside = sorted(each.name for each in missing.parent.iterdir()) if missing.parent.is_dir() else []
     hint = f"In {missing.parent.absolute()}: {nearest(missing.name, beside)}" if beside else None
+    public = known_scene(path)
+    if public is not None:
+        hint = (
+            f"`splatinit data fetch {public.benchmark}` gets all its scenes, `splatinit data fetch {public.key}` this "
+            f"one. If they are here already, name the folder in which {public.key} lies in {VARIABLE}."
+        )
     raise ConfigError(
         f"{where}: unknown scene '{scene.name}': {scene.path} does not exist (paths count from {Path.cwd()}).",
         hint=hint,

@@ -23,6 +23,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from ..data.benchmarks import located
 from ..errors import FolderInUse, SplatinitError
 from ..io.atomic import write_json
 from ..io.locks import hold
@@ -121,7 +122,7 @@ def _pose(job: dict[str, Any], told: _Told) -> Exit:
     for task in job["pose"]:
         try:
             config = frozen_config(task["config"], str(SweepFolder(Path(job["sweep"])).plan))
-            share_poses(task["path"], Path(task["poses"]), config=config, progress=told)
+            share_poses(located(task["path"]), Path(task["poses"]), config=config, progress=told)
         except Exception as error:  # the other scenes' poses are wanted whatever it is
             failures[task["poses"]] = _reason(error, told.stage)
             write_json(Path(job["failures"]), failures)
@@ -149,7 +150,7 @@ def _claimed(sweep: SweepFolder, run: str, job: dict[str, Any], told: _Told, sto
 
         config = frozen_config(job["config"], str(sweep.plan))
         result = whole_line(
-            job["path"], sweep.run(run).root, config=config, poses=Path(job["poses"]), progress=told, stop=stop
+            located(job["path"]), sweep.run(run).root, config=config, poses=Path(job["poses"]), progress=told, stop=stop
         )
     except FolderInUse as error:
         if error.context["path"] == sweep.run(run).root:

@@ -84,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     "seeding": {"geometry"},
     "steps": {"losses", "native", "optim", "raster"},
     "stopwatch": set(),
-    "sweep": {"config", "environment", "initializers", "io", "memory", "pipeline"},
+    "sweep": {"config", "data", "environment", "initializers", "io", "memory", "pipeline"},
     "targets": {"decoding", "draws", "raster"},
     "training": {
         "course",
