@@ -3,6 +3,10 @@
 Cheap, and bounded whatever the scene: an even sample of the training views and of the points, 2 to 4 seconds on one
 core. The numbers of two starts of one scene compare; of two scenes they do not.
 
+Where there are no depth maps, coverage is not measured but unknown. What else could stand in for the true depth comes
+from a start itself: structure from motion's own points make its start complete by definition, stereo's depth the dense
+one. ``filled`` says where points are, at whatever depth.
+
 The true surface is ``gt/mesh.ply`` in the scene's folder, in the coordinates of its poses, and what of it must be
 covered ``gt/points_visible.ply`` where that exists. Where the poses were computed here, they are in other coordinates,
 and the surface says nothing.
@@ -32,7 +36,7 @@ THRESHOLD = 0.01  # of the scene's extent, for the F-score
 def measure(scene: Scene, points: PointCloud) -> tuple[StartQuality, tuple[str, ...]]:
     """The quality of ``points`` as a start for ``scene``, and notes on what could not be measured.
 
-    Raises SceneError or FormatError where a photo is gone or damaged.
+    Raises SceneError or FormatError where a photo is gone or damaged, BadPoints for a point that is not finite.
     """
     began = time.perf_counter()
     some = _sample(points, POINTS)
@@ -45,7 +49,7 @@ def measure(scene: Scene, points: PointCloud) -> tuple[StartQuality, tuple[str, 
     except SplatinitError as error:
         notes = (f"The start was not compared with the true surface: {error.message}",)
     truth = {}
-    if score is not None:
+    if score is not None and score.n:  # no points are infinitely far from everything
         at = score.thresholds[0]
         truth = {
             "accuracy": score.accuracy,

@@ -28,7 +28,8 @@ def coverage(
 
     Args:
         xyz: points [n, 3], scene units; none cover nothing.
-        views: camera and depth [h, w] (scene units along z, 0 = unknown) at the camera's size: true, or estimated.
+        views: camera and depth [h, w] (scene units along z, 0 or not finite: unknown) at the camera's size: true, or
+            estimated.
             Depth where the photo shows nothing (transparent) must be 0.
         share: of the true depth by which a point's may differ.
         cells: along the longer side of the image; a cell is never smaller than a pixel.
@@ -42,6 +43,7 @@ def coverage(
     for camera, depth in views:
         _check_size("coverage", "a depth map", depth, camera)
         front = _front(xyz, camera, cells)
+        depth = np.where(np.isfinite(depth), depth, 0.0)
         truth = depth[front.rows, front.columns]
         right = (truth > 0) & (np.abs(front.z - truth) <= share * truth)
         found.append(_share(front, depth > 0, right))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from splatinit import quality
-from splatinit.errors import FormatError, ShapeError
+from splatinit.errors import BadPoints, FormatError, ShapeError
 from splatinit.geometry.coverage import colour_difference, filled
 from splatinit.geometry.rigid import unproject
 from splatinit.io.pointcloud import write_ply_points
@@ -95,6 +95,73 @@ def test_each_view_is_measured_where_its_photo_shows_something(tmp_path: Path) -
     assert found.mean("filled") == pytest.approx(0.6) and found.mean("coverage") == pytest.approx(0.5)
     assert (found.points, found.accuracy, found.fscore) == (100, None, None) and found.seconds > 0
     assert quality.summary(found) == "points in 60% of the image, right depth in 50%, colours off by 0.100"
+
+
+def brute(view: tuple[Camera, np.ndarray], xyz: np.ndarray, cells: int) -> dict[tuple[int, int], tuple]:
+    """Cell → (z, point, column, row) of its nearest point, one point after the other."""
+    camera, side = view[0], max(1.0, max(W, H) / cells)
+    found: dict[tuple[int, int], tuple] = {}
+    for number, point in enumerate(xyz):
+        x, y, z = (camera.cam_from_world @ np.append(point, 1.0))[:3]
+        if z <= 0:
+            continue
+        u, v = camera.K[0, 0] * x / z + camera.K[0, 2], camera.K[1, 1] * y / z + camera.K[1, 2]
+        if 0 <= u < W and 0 <= v < H:
+            cell = (int(v // side), int(u // side))
+            found[cell] = min(found.get(cell, (np.inf,)), (z, number, int(u), int(v)))
+    return found
+
+
+@pytest.mark.parametrize("cells", [3, 7, 100])
+def test_filled_and_colours_against_one_point_after_the_other(cells: int) -> None:
+    rng = np.random.default_rng(cells)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    turn *= np.sign(np.linalg.det(turn))
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = turn, rng.normal(size=3)
+    camera = Camera(CAMERA.K, pose, W, H)
+    # In front of it, behind it and beside it; some twice, one before the other.
+    seen = rng.uniform((-3, -2, -2), (3, 2, 6), (60, 3))
+    xyz = (np.concatenate([seen, 1.5 * seen[:20]]) - pose[:3, 3]) @ turn
+    rgb = rng.random((80, 3)).astype(np.float32)
+    photo = rng.integers(0, 256, (H, W, 3), dtype=np.uint8)
+    counts = rng.random((H, W)) < 0.7
+    nearest, side = brute((camera, counts), xyz, cells), max(1.0, W / cells)
+    pixels = [(r, c) for r in range(H) for c in range(W) if counts[r, c]]
+    hit = sum((int((r + 0.5) // side), int((c + 0.5) // side)) in nearest for r, c in pixels)
+    assert 0 < hit < len(pixels) or cells == 3
+    assert filled(xyz, [(camera, counts)], cells=cells) == pytest.approx(hit / len(pixels))
+    off = [
+        np.abs(photo[row, column] / 255 - rgb[number]).mean()
+        for _, number, column, row in nearest.values()
+        if counts[row, column]
+    ]
+    assert colour_difference(xyz, rgb, [(camera, photo, counts)], cells=cells) == pytest.approx(np.mean(off))
+
+
+def test_starts_and_views_at_the_limits(tmp_path: Path) -> None:
+    one = scene(tmp_path, MemoryPhoto(Pixels(GREY), np.full((H, W), 2.0)))
+    mesh(tmp_path / "gt" / "mesh.ply")
+    # No points at all: nothing is covered, and no distance can be told. The numbers can be kept.
+    found, notes = quality.measure(one, PointCloud(np.zeros((0, 3)), np.zeros((0, 3))))
+    assert notes == () and (found.points, found.filled, found.coverage) == (0, (0.0,), (0.0,))
+    assert found.photoconsistency == (None,) and (found.accuracy, found.fscore) == (None, None)
+    json.dumps(found.to_json(), allow_nan=False)
+    # All behind the camera.
+    found, _ = quality.measure(one, PointCloud(np.tile([0.0, 0, -2], (9, 1)), np.full((9, 3), 0.2)))
+    assert (found.filled, found.coverage, found.photoconsistency) == ((0.0,), (0.0,), (None,))
+    assert found.accuracy == pytest.approx(4.0)
+    # Nothing of the photo counts, and a depth map that knows nothing, or only the sky.
+    nothing = np.zeros((H, W), np.uint8)
+    sky = np.full((H, W), np.inf)
+    sky[0] = np.nan
+    found, _ = quality.measure(
+        scene(tmp_path, MemoryPhoto(Pixels(GREY, mask=nothing), np.full((H, W), 2.0)), MemoryPhoto(Pixels(GREY), sky)),
+        PointCloud(behind([(5, 3)], 2.0), np.full((1, 3), 0.2)),
+    )
+    assert found.filled == (None, 1 / 200) and found.coverage == (None, None)
+    with pytest.raises(BadPoints, match="1 of 2 points are not finite"):
+        quality.measure(one, PointCloud(np.array([[0, 0, 2.0], [np.nan, 0, 2]]), np.full((2, 3), 0.2)))
 
 
 def mesh(path: Path) -> None:
