@@ -16,7 +16,7 @@ from .provenance import failures
 from .tables import Results
 from .thumbnails import first_look, small_picture, start_cloud, trained_cloud
 
-PICTURES = 480  # in the page altogether; more are shown at full size from their files
+PICTURES = 480  # in the page altogether, at most 8 MB; more are shown at full size from their files
 VIEWS = 3  # of a scene with a picture in the page
 POINTS = 400_000  # in the page altogether: 5 MB
 POINTS_OF_ONE = 8_000

@@ -15,27 +15,35 @@ from ..io.images import open_image
 from ..io.ply import columns, read_vertices
 
 SIDE = 360  # px, longer side of a picture in the page
-_QUALITY = 72  # of WebP: 8 to 15 kB a picture of 360 px
+MOST = 12_000  # bytes of one picture in the page; photos of 360 px have 3 to 10 kB at the first quality
+_QUALITIES = (72, 50, 30)  # of WebP, the first that fits
 _SH0 = 0.28209479177387814  # the constant spherical harmonic
 _SEEN = 0.1  # opacity: Gaussians below it hardly show
 _MARGIN = 0.5  # of what 98 % of the points span, beyond which points are left out: a few can lie very far away
 _GRID = 65535
 
 
-def small_picture(path: Path, side: int = SIDE) -> str | None:
-    """The picture as a data URI (WebP) of at most ``side`` px, or None where it cannot be read."""
+def small_picture(path: Path, side: int = SIDE, most: int = MOST) -> str | None:
+    """The picture as a data URI (WebP) of at most ``side`` px and ``most`` bytes, or None where it cannot be read.
+
+    What does not fit (noise) loses quality first, then pixels.
+    """
     from PIL import Image
 
     try:
         with open_image(path) as image:
             image.draft("RGB", (side, side))
             small = image.convert("RGB")
-            small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
     except (OSError, ValueError, SyntaxError, SplatinitError):
         return None
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=_QUALITY, method=2)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    while True:
+        small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=None)
+        for quality in _QUALITIES:
+            buffer = io.BytesIO()
+            small.save(buffer, "WEBP", quality=quality, method=2)
+            if buffer.tell() <= most or side <= 16:
+                return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+        side //= 2
 
 
 def start_cloud(path: Path, limit: int) -> dict[str, Any] | None:

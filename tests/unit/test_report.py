@@ -335,6 +335,25 @@ def test_clouds_are_bounded_and_true_to_their_points(sweep: Path) -> None:
     assert start_cloud(run / "config.yaml", 10) is None and trained_cloud(run / "init" / "points.ply", 10) is None
 
 
+def test_a_picture_in_the_page_is_of_bounded_size(tmp_path: Path) -> None:
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (400, 800, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    Image.fromarray(np.full_like(noise, 90)).save(tmp_path / "flat.png")
+
+    def opened(text: str) -> tuple[int, tuple[int, int]]:
+        import base64
+        import io
+
+        data = base64.b64decode(text.partition(",")[2])
+        return len(data), Image.open(io.BytesIO(data)).size
+
+    size, shape = opened(small_picture(tmp_path / "noise.png"))
+    assert size <= 12_000 and shape[0] == 2 * shape[1] < 360
+    assert opened(small_picture(tmp_path / "flat.png"))[1] == (360, 180)
+
+
 def test_the_viewer_begins_where_a_camera_stands(sweep: Path, tmp_path: Path) -> None:
     run = sorted((sweep / "runs").iterdir())[0]
     cloud = trained_cloud(run / "splat.ply", 1000)

@@ -3,12 +3,16 @@
 const Report = (() => {
   "use strict";
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const makers = [], before = [], after = [];
+  const makers = [], before = [], after = [], known = new Map();
   const self = {
     printing: false,
     dark: () => dark.matches && !self.printing,
     whenDarkChanges: (act) => dark.addEventListener("change", act),
-    read: (id) => JSON.parse(document.getElementById(id).textContent),
+    /** The data in a script element; parsed once, as several parts of a scene share it. */
+    read(id) {
+      if (!known.has(id)) known.set(id, JSON.parse(document.getElementById(id).textContent));
+      return known.get(id);
+    },
     count: (number) => number.toLocaleString("en"),
 
     /** Make something once: when its node comes near the window, or for a print. */
