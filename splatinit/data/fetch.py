@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import DataMissing, FolderInUse, FormatError
 from ..io.atomic import told, write_bytes, write_json, write_text
+from ..io.colmap_model import read_model
 from ..io.images import list_images
 from ..io.locks import hold
 from ..io.runs import broken, seal
@@ -28,6 +29,9 @@ ARCHIVES = ".archives"  # of the data folder: what was downloaded, or put there 
 _UNPACKING = ".unpacking-"
 # InstantSplat's protocol (arXiv:2403.20309 and its code): of so many photos, so many are test views.
 SPARSE_PHOTOS, SPARSE_TEST = 24, 12
+# Its photos come from clips over which the camera turns by 26 to 76 degrees (NoPe-NeRF, arXiv:2212.07388, Table 8), not
+# from whole orbits, where three photos would share nothing.
+SPARSE_TURN = 45.0
 
 
 @dataclass(frozen=True)
@@ -270,16 +274,18 @@ def _make_sparse(scene: BenchmarkScene, root: Path) -> None:
     """A scene of few training views, from one of many: its photos, their cameras and the split, but no points."""
     (whole,) = find_scenes([str(scene.of)])
     source = folder_of(whole, root)
-    photos = list_images(source / "images")
     model = source / "sparse" / "0"
-    if len(photos) < SPARSE_PHOTOS or not all((model / f"{part}.bin").is_file() for part in ("cameras", "images")):
+    poses = _poses(model) if (model / "images.bin").is_file() else {}
+    photos = [photo for photo in list_images(source / "images") if photo.name in poses]
+    if len(photos) < SPARSE_PHOTOS:
         raise FormatError(
-            f"{source}: {len(photos)} photos, and no sparse/0/cameras.bin and images.bin or not enough of them; "
-            f"expected at least {SPARSE_PHOTOS} photos with their COLMAP model to make {scene.key} from.",
+            f"{source}: {len(photos)} photos have a pose in sparse/0/images.bin; expected at least {SPARSE_PHOTOS} to "
+            f"make {scene.key} from.",
             hint=f"Delete the folder and fetch {whole.key} again.",
             path=source,
         )
-    train, test = sparse_split(len(photos), int(scene.train or 0))
+    count = clip([poses[photo.name] for photo in photos])
+    train, test = sparse_split(count, int(scene.train or 0))
     with _workplaces([scene], root) as (made,):
         for part in ("cameras.bin", "images.bin"):
             write_bytes(made / "sparse" / "0" / part, (model / part).read_bytes())
@@ -288,6 +294,23 @@ def _make_sparse(scene: BenchmarkScene, root: Path) -> None:
                 write_bytes(made / "images" / photos[number].name, photos[number].read_bytes())
             write_text(made / f"{name}.txt", "".join(f"{photos[number].name}\n" for number in chosen))
         _take(scene, made, root)
+
+
+def _poses(model: Path) -> dict[str, np.ndarray]:
+    """cam_from_world [4, 4] of each image of a COLMAP model."""
+    images = read_model(model).images.values()
+    return {image.name: image.cam_from_world(f"{model}, {image.name}") for image in images}
+
+
+def clip(poses: Sequence[np.ndarray]) -> int:
+    """How many of the photos, from the first on, are taken before the camera has turned by SPARSE_TURN degrees against
+    the first; SPARSE_PHOTOS at least. ``poses``: cam_from_world [4, 4] each."""
+    first = poses[0][:3, :3]
+    for number, pose in enumerate(poses):
+        cosine = (np.trace(first.T @ pose[:3, :3]) - 1) / 2
+        if np.degrees(np.arccos(np.clip(cosine, -1, 1))) > SPARSE_TURN:
+            return max(number, SPARSE_PHOTOS)
+    return len(poses)
 
 
 def sparse_split(count: int, train: int) -> tuple[list[int], list[int]]:

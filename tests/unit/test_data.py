@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
@@ -29,6 +30,7 @@ from splatinit.data import archives, benchmarks, download, fetch
 from splatinit.data.benchmarks import Archive, BenchmarkScene, Source
 from splatinit.errors import ConfigError, DataMissing, FolderInUse, FormatError, OutputError
 from splatinit.io.images import write_png
+from splatinit.io.read import read_images
 from splatinit.progress import Silent
 
 CONTENT = np.random.default_rng(0).bytes(3 << 20)
@@ -248,12 +250,32 @@ def photos(count: int, size: int = 4) -> dict[str, bytes]:
     return made
 
 
+def turned(degrees: float) -> np.ndarray:
+    """cam_from_world of a camera that has turned so far."""
+    a = np.radians(degrees)
+    pose = np.eye(4)
+    pose[0, 0] = pose[2, 2] = np.cos(a)
+    pose[0, 2], pose[2, 0] = np.sin(a), -np.sin(a)
+    return pose
+
+
+def model(count: int, degrees: float = 2.0) -> dict[str, bytes]:
+    """A COLMAP model of photos that turn on by so much each."""
+    images = struct.pack("<Q", count)
+    for k in range(count):
+        half = np.radians(degrees * k) / 2
+        images += struct.pack("<i7di", k + 1, np.cos(half), 0, np.sin(half), 0, 0.1 * k, 0, 0, 1)
+        images += f"{k:03d}.png".encode() + b"\0" + struct.pack("<Q", 0)
+    cameras = struct.pack("<QiiQQ4d", 1, 1, 1, 4, 4, 4.0, 4.0, 2.0, 2.0)
+    return {"cameras": cameras, "images": images, "points3D": struct.pack("<Q", 0)}
+
+
 @pytest.fixture
 def here(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A registry of two scenes in one archive, and one made of the first."""
     monkeypatch.setenv("PHOTO", str(tmp_path / "photo.png"))
     members = {f"top/first/images/{name}": data for name, data in photos(30).items()}
-    members |= {f"top/first/sparse/0/{part}.bin": b"cameras" for part in ("cameras", "images", "points3D")}
+    members |= {f"top/first/sparse/0/{part}.bin": data for part, data in model(30).items()}
     members |= {f"top/second/images/{name}": data for name, data in photos(3).items()}
     site.files["/a.zip"] = zipped(tmp_path / "a.zip", **members).read_bytes()
     folder = tmp_path / "registry"
@@ -334,13 +356,22 @@ def test_few_views_of_many(here: Path) -> None:
     train, test = (folder.joinpath(f"{kind}.txt").read_text().split() for kind in ("train", "test"))
     assert (len(train), len(test)) == (3, 12) and not set(train) & set(test)
     assert sorted(train + test) == sorted(path.name for path in (folder / "images").iterdir())
-    assert (train[0], train[-1]) == ("000.png", "029.png")
+    # The 24th photo has turned by 46 degrees, and as many must be.
+    assert (train[0], train[-1]) == ("000.png", "023.png")
     # The points know all photos.
     assert sorted(path.name for path in (folder / "sparse/0").iterdir()) == ["cameras.bin", "images.bin"]
-    for photo in (here / "bench/first/images").iterdir():
+    images = read_images(folder)
+    assert (len(images.photos), len(images.cameras), len(images.test_names)) == (15, 15, 12)
+    for photo in list((here / "bench/first/images").iterdir())[:7]:
         photo.unlink()
-    with pytest.raises(FormatError, match="0 photos, .* expected at least 24 photos with their COLMAP model"):
+    with pytest.raises(FormatError, match="first: 23 photos have a pose in sparse/0/images.bin; expected at least 24"):
         fetch._make_sparse(benchmarks.find_scenes(["bench/few"])[0], here)
+
+
+def test_few_views_are_of_a_clip_and_not_of_an_orbit() -> None:
+    assert fetch.clip([turned(0.7 * k) for k in range(200)]) == 65  # the last at 44.8 degrees
+    assert fetch.clip([turned(5 * k) for k in range(200)]) == 24
+    assert fetch.clip([turned(0.1 * k) for k in range(200)]) == 200
 
 
 def test_the_split_of_few_views_is_instantsplats() -> None:
