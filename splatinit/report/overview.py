@@ -44,13 +44,18 @@ QUALITIES = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the summary: its key in runs.parquet, how it is told, and what is best in it."""
+    """A column of the summary: its key in runs.parquet, how it is told, and what is best in it.
+
+    Attributes:
+        cost: what is spent; the least of it is only the best where the quality is not worse than the reference's.
+    """
 
     key: str
     title: str
     digits: int
     best: Callable[..., float] | None = None
     unit: str = ""
+    cost: bool = False
 
 
 COLUMNS = (
@@ -59,10 +64,10 @@ COLUMNS = (
     Column("lpips_alex", "LPIPS alex", 4, min),
     Column("lpips_vgg", "LPIPS vgg", 4, min),
     Column("points", "points", 0),
-    Column("gaussians", "Gaussians", 0, min),
-    Column("seconds_start", "poses + start", 1, min, "s"),
-    Column("seconds_train", "training", 1, min, "s"),
-    Column("peak_memory_mb", "peak memory", 0, min, "MB"),
+    Column("gaussians", "Gaussians", 0, min, cost=True),
+    Column("seconds_start", "poses + start", 1, min, "s", cost=True),
+    Column("seconds_train", "training", 1, min, "s", cost=True),
+    Column("peak_memory_mb", "peak memory", 0, min, "MB", cost=True),
 )
 
 
@@ -110,7 +115,13 @@ class Overview:
             for column in COLUMNS
         }
         columns = [column for column in COLUMNS if any(each.runs for each in sums[column].values())]
-        best = {column: _best(column, sums[column], len(field.scenes)) for column in columns}
+        quality = {label: each.mean for label, each in sums[COLUMNS[0]].items()}
+        enough = quality.get(self.reference, math.inf)
+        rivals = {
+            False: set(field.variants),
+            True: {label for label in field.variants if quality[label] >= enough},
+        }
+        best = {column: _best(column, sums[column], rivals[column.cost]) for column in columns}
         within = Scores({place: value for place, value in self.psnr.cells.items() if place[0] in field.scenes})
         ranks, _ = statistics.mean_ranks(within, field.variants)
         psnr = COLUMNS[0]
@@ -172,13 +183,15 @@ class Overview:
         return list(dict.fromkeys([*ordered, *self.results.labels]))
 
     # ---------------------------------------------------------------------------------------------------- differences
-    @property
+    @cached_property
     def reference(self) -> str | None:
         """What the others are held against first: sfm, or else the best of the widest field."""
-        if not self.tables:
+        if not self.fields:
             return None
-        first = self.tables[0].rows
-        return next((row.label for row in first if row.label == "sfm"), first[0].label)
+        field = self.fields[0]
+        if "sfm" in field.variants:
+            return "sfm"
+        return max(field.variants, key=lambda label: statistics.summarize(self.psnr, label, field.scenes).mean)
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
@@ -194,7 +207,7 @@ class Overview:
         return [
             {
                 "text": statistics.sentence(each, gaussians=statistics.ratio(gaussians, each.a, each.b)),
-                "left_out": statistics.left_out(each, self._why(each.a, each.b)),
+                "left_out": statistics.left_out(each, self._why(each.a, each.b), shown=2),
                 "separated": each.separated,
                 "first": self.reference in (each.a, each.b),
             }
@@ -253,12 +266,17 @@ class Overview:
         return {key: each for key, each in known.items() if any(value is not None for value in each.cells.values())}
 
 
-def _best(column: Column, sums: dict[str, Summary], scenes: int) -> set[str]:
+def _best(column: Column, sums: dict[str, Summary], rivals: set[str]) -> set[str]:
     """The variants that are best as far as the digits show; none where all are alike, or where there is no rival."""
     if column.best is None:
         return set()
-    # Means over other scenes are no competitors.
-    shown = {label: round(each.mean, column.digits) for label, each in sums.items() if each.scenes == scenes}
+    # Where some scenes were not measured, means are over other scenes, and no competitors.
+    most = max(each.scenes for each in sums.values())
+    shown = {
+        label: round(each.mean, column.digits)
+        for label, each in sums.items()
+        if label in rivals and each.scenes == most
+    }
     if len(set(shown.values())) < 2:
         return set()
     wanted = column.best(shown.values())

@@ -44,9 +44,13 @@ def missing(cells: Sequence[Cell]) -> list[tuple[str, str]]:
 
 
 def _variants(seeds: Mapping[str, Sequence[int]]) -> str:
-    """``sfm (seeds 0, 1), dense (seed 1)``."""
+    """``sfm, dense (seeds 0, 1), random (seed 1)``."""
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for label, each in seeds.items():
+        alike.setdefault(tuple(each), []).append(label)
     return ", ".join(
-        f"{label} (seed{'s' * (len(each) > 1)} {', '.join(map(str, each))})" for label, each in seeds.items()
+        f"{', '.join(labels)} (seed{'s' * (len(each) > 1)} {', '.join(map(str, each))})"
+        for each, labels in alike.items()
     )
 
 

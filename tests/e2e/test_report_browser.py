@@ -219,7 +219,10 @@ def test_a_print_has_the_plots_the_pictures_and_the_points(browser: sync_api.Bro
         assert (np.abs(picture - picture[-1, 0]).sum(axis=2) > 60).sum() > 300
     assert page.locator(".main-svg .scatterlayer .trace").count() > 10
     assert page.locator("nav").is_hidden() and page.locator(".compare .controls").first.is_hidden()
+    width = "document.querySelector('[data-plot=scenes] .main-svg').getBoundingClientRect().width"
+    assert page.evaluate(width) == 680
     page.emulate_media(media="screen")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert clouds.count() == 0
+    until(page, f"{width} > 1000")
     page.close()

@@ -98,7 +98,7 @@ def test_the_page_says_who_wins_and_what_is_missing(outline: Outline) -> None:
     told = r"dense beats random by 2\.\d\d dB \[.*\] over 2 scenes, 3 pairs of runs, with 0\.60× the Gaussians\."
     assert re.search(told, outline.text)
     assert "1 of 4 pairs (fox seed 1: dense failed)" in outline.text
-    assert "1 failed and 0 missing runs" in outline.text
+    assert "1 run failed, 0 have not run" in outline.text
     assert "fox · dense (seed 1): TooFewMatches: 3 of 40 photos could be registered" in outline.text
     assert "Coverage: share of" in outline.text and "F-score" not in outline.text  # which nobody measured
 
@@ -107,6 +107,9 @@ def test_a_variant_of_one_scene_is_compared_there_only(outline: Outline) -> None
     both, one = outline.table("Summary over a&b, fox"), outline.table("Summary over a&b")
     assert [row[0] for row in both[1:]] == ["dense", "sfm", "random"]
     assert {row[0] for row in one[1:]} == {"dense", "sfm", "random", "scan"}
+    best = {name: [row[0] for row in both[1:] if row[k].startswith("★")] for k, name in enumerate(both[0])}
+    assert best["PSNR dB"] == ["dense"]
+    assert best["Gaussians"] == ["sfm"]  # random has more; dense as good as sfm has more too
     by_scene = {row[0]: row[1:] for row in outline.table("PSNR by scene")}
     assert by_scene["scan"][1] == "–" and by_scene["dense"][1].endswith("#1 some failed")
     ranks = sorted(re.search(r"#(\d)", row[0]).group(1) for name, row in by_scene.items() if name != "variant")
@@ -224,7 +227,7 @@ def test_bare_tables_are_enough(tmp_path: Path) -> None:
     lost = row | {"run": "b", "label": "dense", "status": "failed", "psnr": None, "gaussians": None}
     write_tables(tmp_path, {"runs": [row, lost]})
     found = Outline(page.write_report(tmp_path).path.read_text())
-    assert "1 failed and 0 missing runs" in found.text and "fox · dense (seed 0): no reason was kept" in found.text
+    assert "1 run failed, 0 have not run" in found.text and "fox · dense (seed 0): no reason was kept" in found.text
 
 
 def test_the_plan_says_what_is_missing(tmp_path: Path) -> None:
@@ -233,7 +236,7 @@ def test_the_plan_says_what_is_missing(tmp_path: Path) -> None:
     rows = [{"scene": a, "label": b, "path": f"photos/{a}", "config": {"seed": c}} for a, b, c in cells]
     (tmp_path / "plan.yaml").write_text(json.dumps({"sweep": "known", "runs": rows}))
     text = Outline(page.write_report(tmp_path).path.read_text()).text
-    assert "0 failed and 2 missing runs" in text
+    assert "0 runs failed, 2 have not run" in text
     assert "chair · sfm (seed 0): not run yet" in text and "fox · dense (seed 1): not run yet" in text
 
 

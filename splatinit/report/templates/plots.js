@@ -10,6 +10,7 @@
   const ink = () => (Report.dark() ? "#ececf0" : "#18181b");
   const paper = () => (Report.dark() ? "#131316" : "#ffffff");
   const narrow = () => innerWidth < 600;
+  const PRINTED = 680; // px across a page of A4 or Letter within its margins
 
   function look(labels, label) {
     const k = labels.indexOf(label), round = Math.floor(k / COLOURS.length);
@@ -27,10 +28,11 @@
       xaxis: { ...axis, title: { text: x }, ...more }, yaxis: { ...axis, title: { text: y } },
     };
   }
-  /** A logarithmic axis with ticks at 1, 2 and 5 that say their whole number. */
+  /** A logarithmic axis with ticks at 1, 2 and 5, or at 1 alone where these are too many, that say their whole number. */
   function logarithmic(values) {
     const ends = [Math.min(...values), Math.max(...values)].map(Math.log10), ticks = [];
-    for (let power = Math.floor(ends[0]) - 1; power <= ends[1] + 1; power++) ticks.push(...[1, 2, 5].map((digit) => digit * 10 ** power));
+    const digits = ends[1] - ends[0] > (narrow() ? 1.5 : 4) ? [1] : [1, 2, 5];
+    for (let power = Math.floor(ends[0]) - 1; power <= ends[1] + 1; power++) ticks.push(...digits.map((digit) => digit * 10 ** power));
     return { type: "log", tickvals: ticks, ticktext: ticks.map((value) => (value >= 1e6 ? `${value / 1e6} M` : value >= 1000 ? `${value / 1000} k` : String(value))) };
   }
   const named = (run) => `${plain(run.scene)} · ${plain(run.label)} · seed ${run.seed}`;
@@ -64,7 +66,8 @@
         return { type: "scatter", mode: "markers", name: plain(label), x, y: runs.map((run) => run.psnr), marker: { color: own.colour, symbol: own.symbol, size: 8 },
           text: runs.map(named), hovertemplate: "%{text}<br>%{y:.2f} dB<extra></extra>" };
       });
-      const ticks = { tickvals: scenes.map((_, k) => k), ticktext: scenes.map(plain), showgrid: false, zeroline: false, range: [-0.6, scenes.length - 0.4] };
+      const width = Report.printing ? PRINTED : innerWidth - 100, crowded = Math.max(...scenes.map((scene) => scene.length)) * 8 * scenes.length > width;
+      const ticks = { tickvals: scenes.map((_, k) => k), ticktext: scenes.map(plain), tickangle: crowded ? 30 : 0, showgrid: false, zeroline: false, range: [-0.6, scenes.length - 0.4] };
       const frame = layout("", "test PSNR, dB", ticks);
       const line = { type: "line", yref: "paper", y0: 0, y1: 1, line: { color: frame.yaxis.gridcolor, width: 1 } };
       frame.shapes = scenes.slice(1).map((_, k) => ({ ...line, x0: k + 0.5, x1: k + 0.5 }));
@@ -93,10 +96,21 @@
     },
   };
 
+  /** For a print, which does not wait for a plot to find its margins: sizes from the lengths of its texts. */
+  function fix(frame, traces) {
+    const letter = 7.5, names = traces.filter((trace) => trace.showlegend !== false).map((trace) => trace.name || "");
+    const rows = Math.ceil((names.length * (Math.max(0, ...names.map((name) => name.length)) * letter + 45)) / PRINTED);
+    const left = Math.max(0, ...(frame.yaxis.ticktext || []).map((text) => text.length)) * letter;
+    Object.assign(frame, { width: PRINTED, height: frame.height || 400, margin: { l: Math.max(56, left + 12), r: 16, t: 12 + 20 * rows, b: 64 } });
+    frame.xaxis.automargin = frame.yaxis.automargin = false;
+  }
+
   const drawn = [];
   function draw({ node, data }) {
     const [traces, frame] = PLOTS[node.dataset.plot](data, node);
     if (frame.height) node.style.height = `${frame.height}px`;
+    frame.autosize = !Report.printing;
+    if (Report.printing) fix(frame, traces);
     return Plotly.react(node, traces, frame, { responsive: true, displaylogo: false, displayModeBar: false });
   }
   const all = () => drawn.forEach(draw);

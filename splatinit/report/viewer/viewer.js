@@ -22,8 +22,13 @@ function bytes(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
+/** Pixels of a point, so that few points in a large view are seen as well as many. */
+function pointSize(count, width, height) {
+  return Math.min(5, Math.max(1.6, 0.45 * Math.sqrt((width * height) / Math.max(1, count))));
+}
+
 /** cloud: {low: [3], step: [3], xyz: base64 of uint16 [n, 3], rgb: base64 of uint8 [n, 3]} → Points. */
-function points(cloud, pixels) {
+function points(cloud) {
   const raw = bytes(cloud.xyz);
   const grid = new Uint16Array(raw.buffer, raw.byteOffset, raw.byteLength / 2);
   const xyz = new Float32Array(grid.length);
@@ -31,7 +36,7 @@ function points(cloud, pixels) {
   const geometry = new BufferGeometry();
   geometry.setAttribute("position", new BufferAttribute(xyz, 3));
   geometry.setAttribute("color", new BufferAttribute(bytes(cloud.rgb), 3, true));
-  return new Points(geometry, new PointsMaterial({ size: pixels, sizeAttenuation: false, vertexColors: true }));
+  return new Points(geometry, new PointsMaterial({ sizeAttenuation: false, vertexColors: true }));
 }
 
 /**
@@ -43,7 +48,7 @@ export function create(element, camera) {
   const renderer = new WebGLRenderer({ antialias: true });
   renderer.outputColorSpace = LinearSRGBColorSpace;
   renderer.setPixelRatio(Math.min(2, window.devicePixelRatio));
-  renderer.setClearColor(0x18181b);
+  renderer.setClearColor(0x46464e);
   renderer.autoClear = false;
   const canvas = renderer.domElement;
   canvas.tabIndex = 0;
@@ -75,6 +80,9 @@ export function create(element, camera) {
     renderer.setScissorTest(true);
     scenes.forEach((scene, k) => {
       const left = stacked ? 0 : k * (width - w), bottom = stacked ? (1 - k) * (height - h) : 0;
+      for (const cloud of scene.children) {
+        cloud.material.size = pointSize(cloud.geometry.attributes.position.count, w, h) * renderer.getPixelRatio();
+      }
       renderer.setViewport(left, bottom, w, h);
       renderer.setScissor(left, bottom, w, h);
       renderer.render(scene, eye);
@@ -136,7 +144,7 @@ export function create(element, camera) {
     show(clouds) {
       scenes.forEach((scene, k) => {
         empty(scene);
-        if (clouds[k]) scene.add(points(clouds[k], 2.2 * renderer.getPixelRatio()));
+        if (clouds[k]) scene.add(points(clouds[k]));
       });
       draw();
     },
