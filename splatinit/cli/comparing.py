@@ -271,9 +271,6 @@ def results(
         show_results(make_console(), rows, notes)
 
 
-# ------------------------------------------------------------------------------------------------------------ knowing
-
-
 @command("report", "Comparing")
 def report(
     sweep: Annotated[

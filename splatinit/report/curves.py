@@ -143,25 +143,36 @@ def _when(curve: Curve, level: float) -> tuple[float, float, bool] | None:
 
 
 def in_numbers(curves: Sequence[Curve], labels: Sequence[str]) -> dict[str, Any] | None:
-    """The curves as a table: at a few steps that all runs have, the mean over seeds of PSNR, seconds and Gaussians."""
-    common = sorted(set.intersection(*(set(curve.step) for curve in curves))) if curves else []
-    if not common:
+    """The curves as a table: at a few measurements the mean over seeds of PSNR, seconds and Gaussians.
+
+    Measurements are those after the same step; where runs were given a time and made different numbers of steps, those
+    of the same place in their order. None where they are neither.
+    """
+    common = sorted(set.intersection(*(set(curve.step) for curve in curves)))
+    if len(common) > 1:
+        columns = [f"step {common[k]}" for k in _evenly(len(common), _NUMBERS)]
+        places = {id(curve): [curve.step.index(int(name[5:])) for name in columns] for curve in curves}
+    elif len({len(curve.step) for curve in curves}) == 1:
+        chosen = _evenly(len(curves[0].step), _NUMBERS)
+        columns = [f"measurement {k + 1}" for k in chosen]
+        places = {id(curve): chosen for curve in curves}
+    else:
         return None
-    steps = [common[k] for k in _evenly(len(common), _NUMBERS)]
     rows = []
     for label in labels:
         own = [curve for curve in curves if curve.label == label]
-        if own:
-            at = [[curve.step.index(step) for curve in own] for step in steps]
-            rows.append(
-                {
-                    "label": label,
-                    "psnr": [fmean(c.psnr[k] for c, k in zip(own, each, strict=True)) for each in at],
-                    "total": [_mean([c.total[k] for c, k in zip(own, each, strict=True)]) for each in at],
-                    "gaussians": [_mean([c.gaussians[k] for c, k in zip(own, each, strict=True)]) for each in at],
-                }
-            )
-    return {"steps": steps, "rows": rows}
+        if not own:
+            continue
+        cells = [
+            {
+                "psnr": fmean(curve.psnr[places[id(curve)][k]] for curve in own),
+                "total": _mean([curve.total[places[id(curve)][k]] for curve in own]),
+                "gaussians": _mean([curve.gaussians[places[id(curve)][k]] for curve in own]),
+            }
+            for k in range(len(columns))
+        ]
+        rows.append({"label": label, "cells": cells})
+    return {"columns": columns, "rows": rows}
 
 
 def time_to_quality(

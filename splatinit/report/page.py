@@ -114,6 +114,7 @@ def _content(results: Results, at: Path) -> dict[str, Any]:
         "starts": overview.starts(),
         "predictions": overview.predictions(),
         "sections": sections.all(),
+        "budget": provenance.budget(results),
         "made_with": provenance.made_with(results),
         "runs": [_run(results, sections, row) for row in results.runs],
     }

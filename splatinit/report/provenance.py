@@ -54,6 +54,20 @@ def _variants(seeds: Mapping[str, Sequence[int]]) -> str:
     )
 
 
+def budget(results: Results) -> str:
+    """What each run was given, steps or time; "" where the results do not say it."""
+    found: dict[str, set[str]] = {}
+    for row in _done(results):
+        with suppress(TypeError, ValueError, LookupError, AttributeError):
+            train = json.loads(row["settings"])["train"]
+            seconds = train.get("seconds")
+            told = f"{seconds:g} s for start and training" if seconds else f"{train['steps']} steps of training"
+            found.setdefault(told, set()).add(str(row["label"]))
+    if len(found) < 2:
+        return "".join(f"the same {told}" for told in found)
+    return "; ".join(f"{', '.join(sorted(labels))}: {told}" for told, labels in found.items())
+
+
 def made_with(results: Results) -> dict[str, str]:
     """Name → the values of the finished runs, with how many have each where they differ."""
     told = {}

@@ -391,18 +391,6 @@ def mean_ranks(
     return means, len(table)
 
 
-def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
-    """Spearman's rank correlation, ties by mean ranks, of the pairs in which both are finite.
-
-    NaN for fewer than three pairs, or where one side is constant (nothing is ranked then).
-    """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    finite = np.isfinite(x) & np.isfinite(y)
-    if finite.sum() < 3:
-        return float("nan")
-    return _correlation(ranks(x[finite]), ranks(y[finite]))
-
-
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a - a.mean(), b - b.mean()
     size = np.sqrt((a @ a) * (b @ b))

@@ -130,7 +130,7 @@ def test_time_to_quality_counts_poses_and_start(outline: Outline) -> None:
     random = next(row for row in levels if row[0] == "random")
     assert float(random[1]) == pytest.approx(float(random[2]) + 1.5, abs=0.11)
     numbers = outline.table("The curves of fox in numbers")
-    assert numbers[0] == ["variant", "step 200", "step 500", "step 1 000", "step 1 500"]
+    assert numbers[0] == ["variant", "step 200", "step 500", "step 1000", "step 1500"]
 
 
 def test_the_page_carries_pictures_points_and_curves_and_links_the_rest(outline: Outline, sweep: Path) -> None:
@@ -220,6 +220,16 @@ def test_other_versions_and_machines_are_told(tmp_path: Path) -> None:
     text = Outline(page.write_report(tmp_path).path.read_text()).text
     assert "Not one version: commit 0123456789ab (5 runs), fedcba987654 (fox dense seed 0)." in text
     assert "Not one machine: processor test (5 runs), another (fox dense seed 0). Seconds do not compare" in text
+
+
+def test_the_budget_is_said(outline: Outline, tmp_path: Path) -> None:
+    assert "Every run got the same 1500 steps of training." in outline.text
+    row = {"scene": "fox", "status": "done", "psnr": 20.0, "gaussians": 5, "seed": 0}
+    timed = {"label": "sfm", "settings": json.dumps({"train": {"steps": 7000, "seconds": 120.0}})}
+    other = {"label": "dense", "settings": json.dumps({"train": {"steps": 7000, "seconds": None}})}
+    write_tables(tmp_path, {"runs": [row | timed | {"run": "a"}, row | other | {"run": "b"}]})
+    text = Outline(page.write_report(tmp_path).path.read_text()).text
+    assert "Every run got dense: 7000 steps of training; sfm: 120 s for start and training." in text
 
 
 def test_bare_tables_are_enough(tmp_path: Path) -> None:
