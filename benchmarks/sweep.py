@@ -27,7 +27,7 @@ from rich.table import Table
 from splatinit import environment
 from splatinit.progress import Silent
 from splatinit.sweep import SweepFolder, make_plan
-from splatinit.sweep.local import run_sweep
+from splatinit.sweep.executors import run_sweep
 from splatinit.sweep.store import read_table
 
 

@@ -11,7 +11,7 @@ from .progress import Progress, Silent
 
 if TYPE_CHECKING:
     from .sweep import SweepFolder, SweepPlan
-    from .sweep.local import Outcome
+    from .sweep.ledger import Outcome
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def compare(
     from .report.tables import require_packages
     from .sweep import SweepFolder
     from .sweep.comparison import USUAL, plan_comparison
-    from .sweep.local import run_sweep
+    from .sweep.executors import run_sweep
 
     require_packages()  # before the hours, not after them
     plan = plan_comparison(scene, USUAL if inits is None else inits, **asked)

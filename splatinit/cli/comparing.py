@@ -28,7 +28,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..sweep.local import Outcome
+    from ..sweep.ledger import Outcome
 
 JobsOption = Annotated[
     int | None,
@@ -158,7 +158,7 @@ def sweep(
     """
     from ..sweep import SweepFolder, read_plan
     from ..sweep.estimate import PROBE_STEPS, estimate
-    from ..sweep.local import run_sweep
+    from ..sweep.executors import run_sweep
     from ..sweep.plan import MANY_RUNS
     from ..sweep.store import require_arrow
     from .sweeping import show_outcome, show_plan

@@ -20,6 +20,7 @@ KINDS = {
     "Densifiers": ("splatinit.densify:DENSIFIERS", "densify.name=NAME"),
     "Backends": ("splatinit.raster:BACKENDS", "--backend NAME"),
     "Formats": ("splatinit.io.read:READERS", "detected, or --format NAME"),
+    "Executors": ("splatinit.sweep.executors:EXECUTORS", "sweep --executor NAME"),
 }
 
 
@@ -56,10 +57,10 @@ def show_part(console: Console, name: str) -> None:
         elif name == section.name:
             _show_section(console, section)
             shown = True
-    formats = load_object(KINDS["Formats"][0])
-    if name in formats.names():
-        _show_about(console, formats, formats.spec(name))
-        shown = True
+    for registry in _without_settings():
+        if name in registry.names():
+            _show_about(console, registry, registry.spec(name))
+            shown = True
     for preset in presets():
         if name in (preset.name, preset.name.rpartition("/")[2]):
             console.print(f"[bold]preset {preset.name}[/]  {escape(preset.about)}")
@@ -71,8 +72,13 @@ def show_part(console: Console, name: str) -> None:
 
 def _all_names() -> list[str]:
     parts = [name for section in SECTIONS.values() if section.registry for name in section.choices().names()]
-    formats = load_object(KINDS["Formats"][0]).names()
-    return list(dict.fromkeys([*parts, *formats, *SECTIONS, *(preset.name for preset in presets())]))
+    others = [name for registry in _without_settings() for name in registry.names()]
+    return list(dict.fromkeys([*parts, *others, *SECTIONS, *(preset.name for preset in presets())]))
+
+
+def _without_settings() -> list[Registry[Any]]:
+    """The kinds that are chosen by an option alone."""
+    return [load_object(KINDS[kind][0]) for kind in ("Formats", "Executors")]
 
 
 def _show_about(console: Console, registry: Registry[Any], spec: Spec) -> None:

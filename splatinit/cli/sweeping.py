@@ -20,7 +20,7 @@ from .tables import number
 if TYPE_CHECKING:
     from ..sweep import SweepFolder, SweepPlan
     from ..sweep.estimate import Estimate
-    from ..sweep.local import Outcome
+    from ..sweep.ledger import Outcome
 
 Rows = Sequence[Mapping[str, Any]]
 # Heading and digits (None: text) of the columns that a person reads; --csv has them all.

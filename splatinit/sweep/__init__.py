@@ -2,9 +2,11 @@
 
     plan.py      a sweep file → an ordered list of runs, each with its frozen config
     folder.py    what lies where in a sweep's folder
-    local.py     does the runs in processes of their own on this machine, as many as shares.py says
+    ledger.py    what is left of them, and what became of those that were tried
+    executors.py who does them: the registry, and run_sweep
+    local.py     in processes on this machine, as many as shares.py says
     posing.py    finds the poses first                                     estimate.py  how long it will take
-    worker.py    what one of these processes does                          processes.py starting and ending it
+    worker.py    what one process does                                     processes.py starting and ending it
     store.py     run folders → the tables ``results/*.parquet``
 
 Each run is an ordinary run folder, as ``splatinit run`` makes it. Nothing is known of a sweep beyond its folder: what

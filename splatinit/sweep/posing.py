@@ -6,6 +6,8 @@ What cannot be posed is then known at once, and no run waits, holding a core, fo
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -23,15 +25,22 @@ def find_poses(
     wanted: Mapping[Path, PlannedRun],
     stop: Callable[[], bool],
     progress: Progress = Silent(),
+    *,
+    name: str = "poses",
+    start: Callable[[str, Path], subprocess.Popen] | None = None,
 ) -> dict[Path, dict[str, str]]:
     """Have every folder of ``wanted`` filled as :meth:`SweepFolder.poses` wants it; the runs say of what.
 
     Returns why it failed (as :meth:`SweepFolder.failure`) for each that could not be. A process that dies is blamed on
     the scene that it was at, and another one goes on. Once ``stop`` is true, it returns with what there is.
+
+    Args:
+        name: of the log; another one for each that works at the same time.
+        start: starts a worker for a job and a log; None: here, with all cores.
     """
     failed: dict[Path, dict[str, str]] = {}
-    log = folder.log("poses")
-    failures = log.with_name(f"failures-{os.getpid()}.json")
+    log = folder.log(name)
+    failures = log.with_name(f"failures-{socket.gethostname()}-{os.getpid()}.json")
     if all(map(poses_ready, wanted)):
         return failed
     progress.start("poses", len(wanted))
@@ -42,7 +51,8 @@ def find_poses(
 
     while (left := [poses for poses in wanted if poses not in failed and not poses_ready(poses)]) and not stop():
         tasks = [(wanted[poses].path, wanted[poses].config.expand(), poses) for poses in left]
-        process = start_worker(posing_line(folder, tasks, failures), log, whole_machine())
+        line = posing_line(folder, tasks, failures)
+        process = start(line, log) if start else start_worker(line, log, whole_machine())
         wait_for(process, look)
         if failures.is_file():
             failed |= {Path(poses): why for poses, why in read_json(failures).items()}

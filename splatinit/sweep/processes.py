@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,14 +16,26 @@ from .shares import Shares
 _LAST_LINES = 5  # of a log, told where a process ended without a word
 
 
-def start_worker(job: str, log: Path, shares: Shares) -> subprocess.Popen:
+def start_worker(
+    job: str,
+    log: Path,
+    shares: Shares,
+    *,
+    here: Path | None = None,
+    modules: Sequence[str] | None = None,
+) -> subprocess.Popen:
     """A process that does the run of this :func:`splatinit.sweep.worker.job_line`; it prints into ``log``.
 
     Closing its standard input asks it to stop.
+
+    Args:
+        here: its current folder; None: this process's.
+        modules: where it looks for modules; None: where this process does.
     """
     variables = os.environ | dict.fromkeys((environment.THREADS_VARIABLE, "OMP_NUM_THREADS"), str(shares.threads))
-    # It finds the modules that this process finds: not others of the current folder, nor fewer than it.
-    variables |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
+    # Only modules that this process finds too: not others of the current folder, nor fewer.
+    modules = sys.path if modules is None else modules
+    variables |= {"PYTHONPATH": os.pathsep.join(filter(None, modules)), "PYTHONSAFEPATH": "1"}
     if shares.jobs > 1 and shares.bytes is not None:
         variables[memory.VARIABLE] = str(max(1, shares.bytes // 2**20))
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +46,7 @@ def start_worker(job: str, log: Path, shares: Shares) -> subprocess.Popen:
             stdout=output,
             stderr=output,
             env=variables,
+            cwd=here,
             start_new_session=True,  # Ctrl-C is for the driver, which tells them
         )
     with suppress(BrokenPipeError):  # it is dead already, and will be heard of

@@ -43,14 +43,14 @@ def share_out(runs: Sequence[RunConfig], jobs: int | None = None) -> Shares:
         raise ConfigError(f"--jobs is {jobs}; expected at least 1.")
     cores = _all_threads()
     free = memory.available()
-    most = max((_expected_bytes(config) for config in runs), default=0)
+    most = max((expected_bytes(config) for config in runs), default=0)
     fitting = cores if free is None or most == 0 else int((free - memory.RESERVE) // most)
     timed = any(config.train.seconds is not None for config in runs)
     count = jobs or (1 if timed else max(1, min(cores, fitting, len(runs))))
     return Shares(count, max(1, cores // count), None if free is None else free // count)
 
 
-def _expected_bytes(config: RunConfig) -> int:
+def expected_bytes(config: RunConfig) -> int:
     """About what a run will take. Photos are not looked at: the size that is asked for bounds theirs."""
     side = config.data.max_size or 1600
     bound = getattr(config.densify.settings, "max_count", None)

@@ -16,8 +16,9 @@ from splatinit.matching import MATCHERS
 from splatinit.posers import POSERS
 from splatinit.raster import BACKENDS
 from splatinit.registry import Registry, Spec, load_object, nearest
+from splatinit.sweep.executors import EXECUTORS
 
-REGISTRIES = (READERS, POSERS, INITIALIZERS, MATCHERS, DENSIFIERS, BACKENDS)
+REGISTRIES = (READERS, POSERS, INITIALIZERS, MATCHERS, DENSIFIERS, BACKENDS, EXECUTORS)
 SPECS = [pytest.param(rooms, spec, id=f"{rooms.kind}-{spec.name}") for rooms in REGISTRIES for spec in rooms]
 
 

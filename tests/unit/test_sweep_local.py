@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 
 import pytest
 from rich.console import Console
@@ -12,9 +11,10 @@ from rich.console import Console
 from splatinit import environment, memory
 from splatinit.cli.sweeping import as_csv, as_latex, as_markdown, duration, filtered, show_outcome, show_plan
 from splatinit.errors import ConfigError
+from splatinit.io.locks import hold
 from splatinit.sweep import SweepFolder, expand, local, store
 from splatinit.sweep.estimate import Estimate, estimate
-from splatinit.sweep.local import Outcome
+from splatinit.sweep.ledger import Ledger, Outcome
 from splatinit.sweep.shares import Shares, share_out
 from splatinit.sweep.worker import Exit, write_failure
 
@@ -69,13 +69,6 @@ def test_threads_that_the_user_allows_are_shared_out(machine, monkeypatch):
         share_out([], 0)
 
 
-class Ended:
-    """A process that is over."""
-
-    def __init__(self, code: int) -> None:
-        self.returncode, self.stdin = code, subprocess.DEVNULL
-
-
 class Notes:
     def __init__(self) -> None:
         self.notes = []
@@ -89,56 +82,72 @@ class Notes:
 
 
 @pytest.fixture
-def driver(tmp_path, machine):
+def ledger(tmp_path, machine):
     machine(2, 64 * GB)
-    folder = SweepFolder(tmp_path)
-    return local._Driver(folder, plan(seeds=2), None, False, Notes())
+    return Ledger(SweepFolder(tmp_path), plan(seeds=2), progress=Notes())
 
 
-def over(driver, run, code, *, alone=False) -> None:
-    log = driver.folder.log(run.hash)
+def over(ledger, run, code, *, roomy=False) -> None:
+    log = ledger.folder.log(run.hash)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("\n".join(f"line {k}" for k in range(9)))
-    driver._failed(local._Worker(run, Ended(code), alone, 0.0))
+    ledger.ended(run, code, 1.0, roomy=roomy)
 
 
-def test_a_process_that_died_says_how_and_its_last_lines(driver):
-    one, two, *_ = driver.waiting
-    over(driver, one, -9)
-    reason = driver.folder.failure(one.hash)["error"]
+def test_a_process_that_died_says_how_and_its_last_lines(ledger):
+    one, two, *_ = ledger.waiting
+    over(ledger, one, -9)
+    reason = ledger.folder.failure(one.hash)["error"]
     assert reason.startswith("Its process was ended by SIGKILL (by somebody, or by the kernel because memory ran out).")
     assert reason.splitlines()[1:] == [f"line {k}" for k in range(4, 9)]
-    over(driver, two, 1)
-    assert "Its process ended with exit code 1." in driver.outcome.failed[two.hash]
-    assert driver.progress.notes[0].startswith("failed: fox sfm seed 0: Its process was ended by SIGKILL")
+    over(ledger, two, 1)
+    assert "Its process ended with exit code 1." in ledger.outcome.failed[two.hash]
+    assert ledger.progress.notes[0].startswith("failed: fox sfm seed 0: Its process was ended by SIGKILL")
 
 
-def test_what_has_no_room_beside_others_is_done_alone(driver):
-    run = driver.waiting.pop(0)
-    write_failure(driver.folder, run.hash, "needs 9 GB", "OutOfMemory", "read")
-    over(driver, run, Exit.FAILED)
-    assert driver.alone == [run] and driver.outcome.failed == {} and driver.folder.failure(run.hash) is None
-    write_failure(driver.folder, run.hash, "needs 9 GB", "OutOfMemory", "read")
-    over(driver, run, Exit.FAILED, alone=True)
-    assert driver.outcome.failed == {run.hash: "needs 9 GB"}
+def test_what_has_no_room_beside_others_is_done_alone(ledger):
+    run = ledger.waiting.pop(0)
+    write_failure(ledger.folder, run.hash, "needs 9 GB", "OutOfMemory", "read")
+    over(ledger, run, Exit.FAILED)
+    assert ledger.alone == [run] and ledger.outcome.failed == {} and ledger.folder.failure(run.hash) is None
+    write_failure(ledger.folder, run.hash, "needs 9 GB", "OutOfMemory", "read")
+    over(ledger, run, Exit.FAILED, roomy=True)
+    assert ledger.outcome.failed == {run.hash: "needs 9 GB"}
 
 
-def test_runs_of_a_scene_that_cannot_be_posed_fail_alike(driver, monkeypatch):
+def test_a_run_in_other_hands_is_looked_at_again(ledger, monkeypatch):
+    monkeypatch.setattr("splatinit.sweep.ledger._PATIENCE", 0.0)
+    one, two, *_ = ledger.waiting
+    ledger.waiting.clear()
+    with hold(ledger.folder.claim(one.hash)):
+        over(ledger, one, Exit.IN_USE)
+        ledger.look_elsewhere()
+        assert ledger.left and ledger.waiting == []
+        assert not ledger.free(one), "it is held"
+    ledger.look_elsewhere()
+    assert ledger.waiting == [one], "whoever held it has let go without ending it"
+    write_failure(ledger.folder, two.hash, "why", "X", "read")
+    assert not ledger.free(two) and ledger.outcome.failed == {two.hash: "why"}
+    over(ledger, two, Exit.STOPPED)
+    assert ledger.waiting == [two, one], "stopped by somebody: it goes on"
+
+
+def test_runs_of_a_scene_that_cannot_be_posed_fail_alike(ledger, monkeypatch):
     asked = {}
 
     def find(folder, wanted, stop, progress):
         asked.update(wanted)
         why = {"error": "3 of 9 photos", "kind": "TooFewMatches", "stage": "match features"}
-        return {driver.poses[driver.waiting[0].hash]: why}
+        return {ledger.poses[ledger.waiting[0].hash]: why}
 
     monkeypatch.setattr(local, "find_poses", find)
-    driver.pose(lambda: False)
+    local._Pool(ledger, Shares(1, 1, None)).pose(lambda: False)
     # sfm wants points, random none; both seeds share either. Of the same scene, with points, both seeds fail.
     labels = [f"{scene} {init} seed 0" for scene in ("fox", "chair") for init in ("sfm", "random")]
     assert [run.name for run in asked.values()] == labels
-    assert [driver.by_hash[name].name for name in driver.outcome.failed] == ["fox sfm seed 0", "fox sfm seed 1"]
-    assert {driver.folder.failure(name)["kind"] for name in driver.outcome.failed} == {"TooFewMatches"}
-    assert len(driver.waiting) == 6
+    assert [ledger.by_hash[name].name for name in ledger.outcome.failed] == ["fox sfm seed 0", "fox sfm seed 1"]
+    assert {ledger.folder.failure(name)["kind"] for name in ledger.outcome.failed} == {"TooFewMatches"}
+    assert len(ledger.waiting) == 6
 
 
 def test_an_estimate_from_finished_runs(tmp_path, machine, monkeypatch):
