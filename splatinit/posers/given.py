@@ -29,6 +29,7 @@ from .workspace import (
 # Up to so many photos every pair is matched (435 pairs); beyond, only those whose poses say that they may overlap.
 _ALL_PAIRS_UP_TO = 30
 # Fewer points than this are no start for a scene; the poses are then wrong, or in another convention.
+_TWO_VIEW_TRACKS_UP_TO = 4  # photos: with more, many points have three
 _FEWEST_POINTS = 20
 
 
@@ -161,6 +162,8 @@ def _triangulate_points(
     options = colmap.IncrementalPipelineOptions()
     options.random_seed = SEED
     options.num_threads = MAPPER_THREADS
+    # COLMAP drops what only two photos see, which of three photos is nearly all.
+    options.triangulation.ignore_two_view_tracks = len(cameras) > _TWO_VIEW_TRACKS_UP_TO
     output = space.folder / "triangulated"
     output.mkdir()
     progress.start("triangulate")

@@ -373,6 +373,19 @@ def test_triangulation_with_given_poses(shared_data, tmp_path):
     assert not list(Path(tmp_path).glob("**/*.db"))
 
 
+def test_of_three_photos_what_two_see_is_triangulated_too(shared_data, tmp_path, monkeypatch):
+    pytest.importorskip("pycolmap")
+    read = read_images(shared_data / "fox", ReadConfig(max_size=240))
+    few = dataclasses.replace(read, photos=read.photos[10:14])  # the first of them is the test view
+    poser = Given(GivenConfig(max_size=480, max_features=1200))
+    scene = poser.pose(few, work_dir=tmp_path / "two", progress=Silent())
+    monkeypatch.setattr("splatinit.posers.given._TWO_VIEW_TRACKS_UP_TO", 0)
+    by_three = poser.pose(few, work_dir=tmp_path / "three", progress=Silent())
+    assert len(scene.train) == 3 and len(scene.points) > 1.5 * len(by_three.points) > 100
+    for view in scene.train:
+        assert np.mean(project(view.camera.K, view.camera.cam_from_world, scene.points.xyz)[1] > 0) > 0.95
+
+
 # ------------------------------------------------------------------------------------------------------ finished steps
 def begin(work_dir: Path, key: str = "key", fails: type[BaseException] | None = None) -> Steps:
     """A structure from motion of one step, ``photos`` with one file, and a database, that may fail after them."""
