@@ -135,6 +135,10 @@ def sweep(
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", show_default="sweeps/<name>", help="The sweep's folder."),
     ] = None,
+    scene: Annotated[
+        list[str] | None,
+        typer.Option("--scene", metavar="NAME", show_default="all", help="Only this one of the file; may be repeated."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start even very many runs without asking.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and how long it will take, and start nothing but a probe.")
@@ -153,7 +157,7 @@ def sweep(
     [bold]Examples[/]
 
       splatinit sweep configs/sweeps/tiny.yaml --dry-run     [dim]how many runs, how long[/]
-      splatinit sweep mipnerf360                             [dim]configs/sweeps/mipnerf360.yaml[/]
+      splatinit sweep mipnerf360 --scene garden              [dim]of configs/sweeps/mipnerf360.yaml[/]
       splatinit results sweeps/tiny --where scene=fox
     """
     from ..sweep import SweepFolder, read_plan
@@ -164,7 +168,7 @@ def sweep(
     from .sweeping import show_outcome, show_plan
 
     require_arrow()
-    plan = read_plan(file)
+    plan = read_plan(file, scenes=scene or ())
     root = out or Path("sweeps") / plan.name
     console = make_console()
     # A probe is worth its seconds where they are few beside those of the sweep.

@@ -88,15 +88,15 @@ def run_hash(path: str, expanded: Mapping[str, Any]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
-def read_plan(file: Path | str, *, scenes_exist: bool = True) -> SweepPlan:
+def read_plan(file: Path | str, *, scenes: Sequence[str] = (), scenes_exist: bool = True) -> SweepPlan:
     """The plan of a sweep file, or of one that comes with splatinit by its name.
 
-    ``scenes_exist=False`` plans for scenes that are not here. Raises ConfigError: not a sweep, or an unknown scene,
-    initializer, preset or key (the nearest match is named), a value that does not fit, or two variants of one name;
-    MissingExtra where a part is not installed.
+    ``scenes``: names of those to plan for; none: all. ``scenes_exist=False`` plans for scenes that are not here. Raises
+    ConfigError: not a sweep, or an unknown scene, initializer, preset or key (the nearest match is named), a value that
+    does not fit, or two variants of one name; MissingExtra where a part is not installed.
     """
     file = _found(Path(file))
-    return expand(_load(file), str(file), default_name=file.stem, scenes_exist=scenes_exist)
+    return expand(_load(file), str(file), default_name=file.stem, only=scenes, scenes_exist=scenes_exist)
 
 
 def _found(file: Path) -> Path:
@@ -135,8 +135,12 @@ def make_plan(
 
 
 # ----------------------------------------------------------------------------------------------------------- expanding
-def expand(tree: Any, where: str, *, default_name: str = "sweep", scenes_exist: bool = True) -> SweepPlan:
+def expand(
+    tree: Any, where: str, *, default_name: str = "sweep", only: Sequence[str] = (), scenes_exist: bool = True
+) -> SweepPlan:
     """The plan that ``tree``, the content of a sweep file, stands for; ``where`` it was written, for errors.
+
+    ``only``, ``scenes_exist``: see :func:`read_plan`.
 
     Runs that are equal in every setting, the scene and the seed collapse into the first of them. The seed changes
     slowest and the variant fastest, so that a sweep that is stopped early has compared whatever it has done.
@@ -145,6 +149,11 @@ def expand(tree: Any, where: str, *, default_name: str = "sweep", scenes_exist: 
     name = _text(top.get("name", default_name), f"{where}: name")
     scenes = [_scene(each, where) for each in _list(top, "scenes", where, needed=True)]
     _only_once([scene.name for scene in scenes], f"{where}: scenes", "name", "Give one of them another `name`.")
+    for wanted in only:
+        names = [scene.name for scene in scenes]
+        if wanted not in names:
+            raise ConfigError(f"{where}: no scene is called '{wanted}'.", hint=nearest(wanted, names), name=wanted)
+    scenes = [scene for scene in scenes if not only or scene.name in only]
     if scenes_exist:
         for scene in scenes:
             _require_scene(scene, where)
@@ -203,7 +212,8 @@ def _require_scene(scene: _Scene, where: str) -> None:
     if public is not None:
         hint = (
             f"`splatinit data fetch {public.benchmark}` gets all its scenes, `splatinit data fetch {public.key}` this "
-            f"one. If they are here already, name the folder in which {public.key} lies in {VARIABLE}."
+            f"one. If they are here already, name the folder in which {public.key} lies in {VARIABLE}; "
+            "`splatinit sweep --scene NAME` takes single scenes of a file."
         )
     raise ConfigError(
         f"{where}: unknown scene '{scene.name}': {scene.path} does not exist (paths count from {Path.cwd()}).",

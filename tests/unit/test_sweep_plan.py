@@ -173,11 +173,16 @@ def test_files_and_scenes_that_are_not_there(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="unknown scene 'garden': data/mipnerf360/garden does not exist") as caught:
         read_plan(file)
     assert caught.value.hint.startswith("`splatinit data fetch mipnerf360` gets all its scenes, `splatinit data fetch ")
-    assert "name the folder in which mipnerf360/garden lies in SPLATINIT_DATA" in caught.value.hint
+    assert "mipnerf360/garden lies in SPLATINIT_DATA; `splatinit sweep --scene NAME` takes" in caught.value.hint
     elsewhere = tmp_path / "elsewhere" / "mipnerf360" / "garden"
     elsewhere.mkdir(parents=True)
     monkeypatch.setenv("SPLATINIT_DATA", str(tmp_path / "elsewhere"))
     assert [run.path for run in read_plan(file).runs] == ["data/mipnerf360/garden"]
+    # Of a benchmark that is here in part.
+    assert {run.scene for run in read_plan("mipnerf360", scenes=["garden"]).runs} == {"garden"}
+    with pytest.raises(ConfigError, match="no scene is called 'gardn'") as caught:
+        read_plan("mipnerf360", scenes=["gardn"])
+    assert "Did you mean 'garden'" in caught.value.hint
     file.write_text("scenes: [data/fox]\ninits: [sfm]")
     assert read_plan(file).name == "starts"
     with pytest.raises(ConfigError, match=r"Sweep file .*start.yaml does not exist[\s\S]*Did you mean 'starts.yaml'"):
