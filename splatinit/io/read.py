@@ -147,6 +147,7 @@ def read_images(path: Path, config: ReadConfig = ReadConfig(), progress: Progres
     if not path.exists():
         raise NoImages(f"{path}: no such folder.", hint="Give the folder that holds your photos or your scene.")
     notes: tuple[str, ...] = ()
+    others: list[str] = []
     if config.format != "auto":
         name = READERS.spec(config.format).name
     else:
@@ -158,7 +159,14 @@ def read_images(path: Path, config: ReadConfig = ReadConfig(), progress: Progres
         if others:
             notes = (f"also looks like {' and '.join(others)} (data.format={others[0]} reads that instead)",)
     load = READERS.load(name)
-    images = load(path, config, progress) if READERS.spec(name).slow else load(path, config)
+    try:
+        images = load(path, config, progress) if READERS.spec(name).slow else load(path, config)
+    except NoImages as error:
+        if not others:
+            raise
+        # LLFF's folders hold COLMAP models whose photos have other names than those of images_4.
+        hint = f"It also looks like {' and '.join(others)}: data.format={others[0]} reads that instead."
+        raise NoImages(error.message, hint=hint, **error.context) from error
     if images.test_names is None:
         images = split_from_files(images)
     return replace(images, notes=images.notes + notes)

@@ -111,6 +111,20 @@ def test_llff_does_not_shadow_colmap(tmp_path):
     assert read_images(tmp_path, ReadConfig(format="llff")).format == "llff"
 
 
+def test_llff_where_colmap_knows_other_names(tmp_path):
+    """NeRF's own LLFF archive: the model knows images/IMG_4026.JPG, images_4 holds image000.png."""
+    from fuzz.targets import build_colmap_bin
+
+    build_colmap_bin(tmp_path)
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "poses_bounds.npy").write_bytes(b"")
+    (tmp_path / "images_4").mkdir()
+    write_png(tmp_path / "images_4" / "image000.png", np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(NoImages, match="none of the 3 images it names exists") as caught:
+        read_images(tmp_path, ReadConfig(downscale=4))
+    assert caught.value.hint == "It also looks like llff: data.format=llff reads that instead."
+
+
 def test_llff_counts_must_agree(tmp_path):
     llff(tmp_path)
     (tmp_path / "images" / "p1.png").unlink()
