@@ -15,14 +15,32 @@ from .statistics import Scores
 
 Row = dict[str, Any]
 Cell = tuple[str, str, int]  # scene, variant, seed
-# What the page cannot do without, and of which kind; other columns may be absent, as in results of another version.
-_NEEDED = {
-    "runs": {"run": "text", "scene": "text", "label": "text", "seed": "whole numbers", "status": "text"}
-    | {"psnr": "numbers", "gaussians": "numbers"},
-    "views": {"run": "text", "view": "text"},
-    "steps": {"run": "text", "step": "whole numbers"},
-    "starts": {"run": "text"},
+# The columns that the page reads, and of which kind they are.
+_KINDS = {
+    "runs": {
+        **dict.fromkeys(("run", "scene", "label", "status", "error", "folder", "settings", "started"), "text"),
+        **dict.fromkeys(("renders_hash", "truth_hash", "splatinit", "git", "torch", "backend", "machine"), "text"),
+        "seed": "whole numbers",
+        **dict.fromkeys(("psnr", "ssim", "lpips_alex", "lpips_vgg", "points", "gaussians"), "numbers"),
+        **dict.fromkeys(("seconds_pose", "seconds_init", "seconds_train", "peak_memory_mb"), "numbers"),
+    },
+    "views": {
+        **dict.fromkeys(("run", "view", "render", "truth", "error"), "text"),
+        **dict.fromkeys(("psnr", "ssim", "lpips_alex", "lpips_vgg"), "numbers"),
+    },
+    "steps": {"run": "text", "step": "whole numbers"}
+    | dict.fromkeys(("seconds", "psnr", "preview_psnr", "gaussians"), "numbers"),
+    "starts": {"run": "text", "points": "numbers"}
+    | dict.fromkeys(("filled", "coverage", "photoconsistency", "accuracy", "completeness", "fscore"), "numbers"),
 }
+# What it cannot do without, and what every row must have; others may be absent, as in another version.
+_NEEDED = {
+    "runs": ("run", "scene", "label", "seed", "status", "psnr", "gaussians"),
+    "views": ("run", "view"),
+    "steps": ("run", "step"),
+    "starts": ("run",),
+}
+_FULL = ("run", "scene", "label", "seed", "status", "view", "step")
 # What the page shows of a run where it is there.
 _SHOWN = ("error", "points", "seconds_pose", "seconds_init", "seconds_train", "started", "folder", "settings")
 _PACKAGES = ("pyarrow", "jinja2")
@@ -227,40 +245,29 @@ def _rows(path: Path, name: str) -> list[Row]:
             hint="Another version of splatinit wrote it; `splatinit results` makes it anew from the run folders.",
             path=path,
         )
-    for column, kind in needed.items():
+    for column, kind in _KINDS[name].items():
+        if column not in table.column_names:
+            continue
         values = table.column(column)
-        if not _KINDS[kind](values.type) or (values.null_count and column in _ALWAYS):
+        gaps = values.null_count > 0 and column in _FULL
+        if gaps or not _is_of(values.type, kind):
             raise FormatError(
-                f"{path}: the column {column} holds {values.type}"
-                f"{' with gaps' if values.null_count and column in _ALWAYS else ''}; expected {kind}.",
+                f"{path}: the column {column} holds {values.type}{' with gaps' * gaps}; expected {kind}.",
                 hint="Another version of splatinit wrote it; `splatinit results` makes it anew from the run folders.",
                 path=path,
             )
     return [{key: _told(value) for key, value in row.items()} for row in table.to_pylist()]
 
 
-_ALWAYS = ("run", "scene", "label", "seed", "status", "view", "step")
-
-
-def _is_text(kind: Any) -> bool:
+def _is_of(arrow: Any, kind: str) -> bool:
     from pyarrow import types
 
-    return types.is_string(kind) or types.is_large_string(kind)
-
-
-def _is_whole(kind: Any) -> bool:
-    from pyarrow import types
-
-    return types.is_integer(kind)
-
-
-def _is_number(kind: Any) -> bool:
-    from pyarrow import types
-
-    return types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind)
-
-
-_KINDS = {"text": _is_text, "whole numbers": _is_whole, "numbers": _is_number}
+    tests = {
+        "text": (types.is_string, types.is_large_string),
+        "whole numbers": (types.is_integer,),
+        "numbers": (types.is_integer, types.is_floating),
+    }
+    return types.is_null(arrow) or any(test(arrow) for test in tests[kind])
 
 
 def _told(value: Any) -> Any:

@@ -291,6 +291,8 @@ def test_tables_of_another_version_are_refused_in_words(tmp_path: Path) -> None:
     assert "runs.parquet: the column seed holds string; expected whole numbers." in refused(tmp_path)
     write_tables(tmp_path, {"runs": [row, row | {"seed": None}]})
     assert "runs.parquet: the column seed holds int64 with gaps; expected whole numbers." in refused(tmp_path)
+    write_tables(tmp_path, {"runs": [row | {"seconds_init": "3 s"}]})
+    assert "runs.parquet: the column seconds_init holds string; expected numbers." in refused(tmp_path)
     write_tables(tmp_path, {"runs": [row], "steps": [{"run": "a", "step": 1.5}]})
     assert "steps.parquet: the column step holds double; expected whole numbers." in refused(tmp_path)
 
