@@ -1,4 +1,4 @@
-"""The command line: ``splatinit run | init | train | eval | render | list | report | doctor | demo``."""
+"""The command line: ``splatinit COMMAND``; ``splatinit --help`` shows all."""
 
 from .app import main
 
