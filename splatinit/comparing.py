@@ -36,6 +36,9 @@ def compare(
     *,
     out: str | Path | None = None,
     jobs: int | None = None,
+    executor: str = "local",
+    address: str | None = None,
+    gpus_per_run: float | None = None,
     retry_failed: bool = False,
     progress: Progress = Silent(),
     stop: Callable[[], bool] = lambda: False,
@@ -48,6 +51,8 @@ def compare(
     Args:
         out: folder of the comparison; ``sweeps/<scene>`` if None.
         jobs: runs at a time; None: as many as cores and memory allow.
+        executor: who does the runs (:data:`splatinit.sweep.executors.EXECUTORS`); ``address`` and ``gpus_per_run``
+            are for ``ray`` (:class:`splatinit.sweep.on_ray.RayConfig`).
         retry_failed: try again what failed before.
         stop: asked all the time; once true, checkpoints are written and the call returns.
         asked: ``seeds``, ``budget`` ("7000steps" or "2m"), ``points``, ``presets``, ``settings`` and ``name`` of
@@ -65,5 +70,15 @@ def compare(
     require_packages()  # before the hours, not after them
     plan = plan_comparison(scene, USUAL if inits is None else inits, **asked)
     folder = SweepFolder(Path(out) if out is not None else Path("sweeps") / plan.name)
-    outcome = run_sweep(plan, folder.root, jobs=jobs, retry_failed=retry_failed, progress=progress, stop=stop)
+    outcome = run_sweep(
+        plan,
+        folder.root,
+        executor=executor,
+        jobs=jobs,
+        address=address,
+        gpus_per_run=gpus_per_run,
+        retry_failed=retry_failed,
+        progress=progress,
+        stop=stop,
+    )
     return Compared(plan, folder, outcome, write_report(folder.root).path if outcome.done else None)

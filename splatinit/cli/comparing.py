@@ -36,6 +36,33 @@ JobsOption = Annotated[
         "--jobs", "-j", metavar="N", show_default="what cores and memory allow", help="Runs at a time.", min=1
     ),
 ]
+ExecutorOption = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        "-x",
+        metavar="NAME",
+        help="Who does the runs: [cyan]local[/], processes of this machine, or [cyan]ray[/], a Ray cluster.",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        show_default="RAY_ADDRESS, or a new cluster of this machine alone",
+        help="With [cyan]ray[/]: the cluster's head node; [cyan]auto[/]: the cluster that this machine belongs to.",
+    ),
+]
+GpusOption = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus-per-run",
+        metavar="SHARE",
+        show_default="1",
+        help="With [cyan]ray[/]: of a GPU, for backends that use one; [cyan]0.5[/] puts two runs on each.",
+    ),
+]
 RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")]
 
 
@@ -87,6 +114,9 @@ def compare(
     allow_outside: OutsideOption = False,
     retry_failed: RetryOption = False,
     jobs: JobsOption = None,
+    executor: ExecutorOption = "local",
+    address: AddressOption = None,
+    gpus_per_run: GpusOption = None,
 ) -> None:
     """One scene from several starts, with the same trainer and budget: a table and a page.
 
@@ -116,7 +146,8 @@ def compare(
         "presets": config or (),
         "settings": parse_overrides([*reading, *(settings or ())]).values,
     }
-    how = {"out": out, "jobs": jobs, "retry_failed": retry_failed}
+    how = {"out": out, "retry_failed": retry_failed, "executor": executor}
+    how |= {"jobs": jobs, "address": address, "gpus_per_run": gpus_per_run}
     found, signum = watched(lambda progress, stop: compare_starts(scene, **asked, **how, progress=progress, stop=stop))
     console = make_console()
     show_outcome(console, found.plan, found.outcome, found.folder)
@@ -145,6 +176,9 @@ def sweep(
     ] = False,
     retry_failed: RetryOption = False,
     jobs: JobsOption = None,
+    executor: ExecutorOption = "local",
+    address: AddressOption = None,
+    gpus_per_run: GpusOption = None,
 ) -> None:
     """Scenes × starts × seeds with one trainer, planned, resumable, into one table.
 
@@ -162,32 +196,36 @@ def sweep(
     """
     from ..sweep import SweepFolder, read_plan
     from ..sweep.estimate import PROBE_STEPS, estimate
-    from ..sweep.executors import run_sweep
+    from ..sweep.executors import EXECUTORS, run_sweep
     from ..sweep.plan import MANY_RUNS
     from ..sweep.store import require_arrow
     from .sweeping import show_outcome, show_plan
 
     require_arrow()
+    EXECUTORS.load(executor)  # before the estimate's seconds, not after them
     plan = read_plan(file, scenes=scene or ())
     root = out or Path("sweeps") / plan.name
     console = make_console()
     # A probe is worth its seconds where they are few beside those of the sweep.
-    probe = dry_run or sum(run.config.train.steps for run in plan.runs) > 100 * PROBE_STEPS
+    many_steps = sum(run.config.train.steps for run in plan.runs) > 100 * PROBE_STEPS
+    probe = dry_run or (many_steps and executor == "local")
 
     def look(progress: Any, stop: Any) -> Any:
         progress.start("estimate")
-        found = estimate(plan, root, jobs=jobs, retry_failed=retry_failed, probe=probe)
+        here = jobs if executor == "local" else 1  # of others it is not known how many they do at a time
+        found = estimate(plan, root, jobs=here, retry_failed=retry_failed, probe=probe)
         progress.finish(found.basis)
         return found
 
     if len(plan.runs) > MANY_RUNS and not (yes or dry_run):
         _ask_for_many(len(plan.runs), file)
     expected, _ = watched(look)
-    show_plan(console, plan, expected)
+    show_plan(console, plan, expected, executor)
     if dry_run:
         return
+    how = {"executor": executor, "jobs": jobs, "address": address, "gpus_per_run": gpus_per_run}
     outcome, signum = watched(
-        lambda progress, stop: run_sweep(plan, root, jobs=jobs, retry_failed=retry_failed, progress=progress, stop=stop)
+        lambda progress, stop: run_sweep(plan, root, **how, retry_failed=retry_failed, progress=progress, stop=stop)
     )
     show_outcome(console, plan, outcome, SweepFolder(root))
     _exit_as(outcome, signum)

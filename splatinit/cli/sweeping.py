@@ -40,7 +40,7 @@ COLUMNS: dict[str, tuple[str, int | None]] = {
 }
 
 
-def show_plan(console: Console, plan: SweepPlan, estimate: Estimate) -> None:
+def show_plan(console: Console, plan: SweepPlan, estimate: Estimate, executor: str = "local") -> None:
     """The runs in numbers, and how long what is left of them will take."""
     table = Table(title=f"Sweep {escape(plan.name)}", title_justify="left", title_style="bold", header_style="dim")
     table.add_column("scene", style="cyan")
@@ -55,10 +55,10 @@ def show_plan(console: Console, plan: SweepPlan, estimate: Estimate) -> None:
     shares = estimate.shares
     left = f"{len(plan.runs)} runs" if estimate.runs == len(plan.runs) else f"{estimate.runs} of {len(plan.runs)} runs"
     time = "" if estimate.seconds is None else f", about {duration(estimate.seconds)}"
-    console.print(
-        f"{left} to do{time} ({escape(estimate.basis)}); {shares.jobs} at a time, threads each: {shares.threads}.",
-        soft_wrap=True,
-    )
+    how = f"{shares.jobs} at a time, threads each: {shares.threads}"
+    if executor != "local":  # which are estimated one at a time
+        time, how = time and f"{time} one after the other", f"as many at a time as {executor} finds room for"
+    console.print(f"{left} to do{time} ({escape(estimate.basis)}); {how}.", soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@
     folder.py    what lies where in a sweep's folder
     ledger.py    what is left of them, and what became of those that were tried
     executors.py who does them: the registry, and run_sweep
-    local.py     in processes on this machine, as many as shares.py says
+    local.py     in processes on this machine, as many as shares.py says   on_ray.py    in tasks of a Ray cluster
     posing.py    finds the poses first                                     estimate.py  how long it will take
     worker.py    what one process does                                     processes.py starting and ending it
     store.py     run folders → the tables ``results/*.parquet``

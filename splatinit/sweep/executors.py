@@ -31,6 +31,18 @@ EXECUTORS.register(
         summary="processes of this machine, as many at a time as cores and memory allow",
     )
 )
+EXECUTORS.register(
+    Spec(
+        name="ray",
+        impl="splatinit.sweep.on_ray:work",
+        config="splatinit.sweep.on_ray:RayConfig",
+        summary="tasks of a Ray cluster of any size, GPUs shared by fractions, lost ones tried again",
+        source="Ray: Moritz et al. 2018, arXiv:1712.05889; ray >= 2.40",
+        status="complete for clusters whose nodes share the sweep's folder",
+        needs=("ray",),
+        extra="ray",
+    )
+)
 
 
 def run_sweep(
@@ -47,7 +59,7 @@ def run_sweep(
     """Do what is left of ``plan`` in the sweep folder ``root``, and write its tables.
 
     Args:
-        executor: one of EXECUTORS; ``settings`` are further fields of its config.
+        executor: one of EXECUTORS; ``settings`` are further fields of its config (ray: address, gpus_per_run).
         jobs: runs at a time; None: as many as the executor finds room for.
         retry_failed: try again what failed before; without it, such runs stay failed.
         progress: one note per run that ended.

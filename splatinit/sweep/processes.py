@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +23,7 @@ def start_worker(
     *,
     here: Path | None = None,
     modules: Sequence[str] | None = None,
+    settings: Mapping[str, str] = {},
 ) -> subprocess.Popen:
     """A process that does the run of this :func:`splatinit.sweep.worker.job_line`; it prints into ``log``.
 
@@ -31,8 +32,10 @@ def start_worker(
     Args:
         here: its current folder; None: this process's.
         modules: where it looks for modules; None: where this process does.
+        settings: variables of its environment, over those of this process.
     """
-    variables = os.environ | dict.fromkeys((environment.THREADS_VARIABLE, "OMP_NUM_THREADS"), str(shares.threads))
+    variables = os.environ | settings
+    variables |= dict.fromkeys((environment.THREADS_VARIABLE, "OMP_NUM_THREADS"), str(shares.threads))
     # Only modules that this process finds too: not others of the current folder, nor fewer.
     modules = sys.path if modules is None else modules
     variables |= {"PYTHONPATH": os.pathsep.join(filter(None, modules)), "PYTHONSAFEPATH": "1"}

@@ -34,10 +34,10 @@ def invoke(*words: object):
     return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "300"})
 
 
-def begin(*words: object) -> subprocess.Popen:
-    """The command in a process of its own, as a user starts it."""
+def begin(*words: object, code: str | None = None) -> subprocess.Popen:
+    """The command in a process of its own, as a user starts it; or ``code`` in its place."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "splatinit", *map(str, words)]
+    command = [sys.executable, *(["-m", "splatinit"] if code is None else ["-c", code]), *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 

@@ -182,6 +182,8 @@ def test_the_plan_and_the_outcome_are_told(tmp_path):
     found = plan(seeds=2)
     text = shown(show_plan, found, Estimate(6, 7000.0, Shares(2, 1, None), "from 2 finished runs"))
     assert "sfm, random" in text and "6 of 8 runs to do, about 1.9 h (from 2 finished runs); 2 at a time" in text
+    text = shown(show_plan, found, Estimate(6, 7000.0, Shares(1, 2, None), "from 2 finished runs"), "ray")
+    assert "about 1.9 h one after the other (from 2 finished runs); as many at a time as ray finds room for." in text
     assert [duration(s) for s in (12, 800, 90000)] == ["12 s", "13 min", "25.0 h"]
     one, two, *_ = found.runs
     outcome = Outcome(done=[one.hash], failed={two.hash: "why\nmore"}, reused=1, seconds=5.0, notes=["left out"])
