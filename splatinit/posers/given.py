@@ -28,8 +28,8 @@ from .workspace import (
 
 # Up to so many photos every pair is matched (435 pairs); beyond, only those whose poses say that they may overlap.
 _ALL_PAIRS_UP_TO = 30
-# Up to so many photos points of two views count. With twelve of bonsai they were nearly three times as many, of which 65 %
-# in place of 81 % lay within 1 % of the extent of the full model's.
+# Up to so many photos, points of two views count. With twelve of bonsai they were three times as many, of which 65 %
+# in place of 81 % lay within 1 % of the extent of those of the full model.
 _TWO_VIEW_TRACKS_UP_TO = 4
 # Fewer points than this are no start for a scene; the poses are then wrong, or in another convention.
 _FEWEST_POINTS = 20
