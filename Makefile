@@ -5,6 +5,7 @@
 #   make sanitize the native tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; fails on any finding
 #   make viewer   the scripts that a report carries (Plotly, three.js), bundled anew from npm; only after a change of splatinit/report/viewer
 #   make clean    removes everything that these targets made
+# make test EXTRAS=test,ray also runs sweeps on a real Ray cluster of this machine (250 MB, minutes).
 # PYTHON=python3.12 chooses the interpreter of a new .venv; VENV=dir puts the environment elsewhere.
 PYTHON ?= python3
 VENV ?= .venv
@@ -64,9 +65,10 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	$(PIP) -e .
 	@touch $@
 
+EXTRAS ?= test
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
 	@echo "Installing into $(VENV) (torch is the large part) and building the native library ..."
-	$(PIP) -e ".[test]"
+	$(PIP) -e ".[$(EXTRAS)]"
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.lint: $(BIN)/python constraints.txt

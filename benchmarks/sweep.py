@@ -9,6 +9,8 @@ The same sweep is done anew in a fresh folder for each number of jobs. What is m
     run s           of one run's stages (read, init, train, eval), the mean over runs: what a run itself takes.
     overhead s/run  (jobs × (wall − poses) − the sum of the runs' stages) / runs: starting Python and torch, locks,
                     seals, tables, waiting. With jobs > 1 it holds idle time at the end too.
+    by hand         the same of one `splatinit run`, above the table: its wall time beyond its stages, which is what
+                    any process costs. The sweep's own overhead is the difference.
     ratio           wall seconds of the first number of jobs over these: above 1, several at a time are faster.
 
 The renders of all must be the same, whatever the number of jobs; where they are not, it exits 1.
@@ -17,18 +19,38 @@ The renders of all must be the same, whatever the number of jobs; where they are
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from splatinit import environment
+from splatinit.io.runs import RunFolder
 from splatinit.progress import Silent
-from splatinit.sweep import SweepFolder, make_plan
+from splatinit.sweep import SweepFolder, SweepPlan, make_plan
 from splatinit.sweep.executors import run_sweep
 from splatinit.sweep.store import read_table
+
+
+def by_hand(plan: SweepPlan) -> float:
+    """Seconds of one `splatinit run` beyond its stages; of a start that needs no points, so that posing is reading."""
+    import yaml
+
+    run = plan.runs[-1]
+    with tempfile.TemporaryDirectory() as work:
+        config, folder = Path(work) / "config.yaml", RunFolder(Path(work) / "run")
+        config.write_text(yaml.safe_dump(run.config.expand()))
+        words = ["run", run.path, "--config", str(config), "-o", str(folder.root)]
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "splatinit", *words], check=True, capture_output=True)
+        wall = time.perf_counter() - began
+        read = json.loads(folder.env.read_text())["sessions"][-1]["seconds_read"]
+        return wall - read - sum(facts["seconds"] for facts in folder.record().values())
 
 
 def main() -> int:
@@ -46,6 +68,7 @@ def main() -> int:
     plan = make_plan([asked.scene], name="bench", inits=inits, seeds=asked.seeds, settings=settings)
     console = Console()
     console.print(f"{environment.processor()}, {environment.cores()} cores; {len(plan.runs)} runs of {asked.scene}")
+    console.print(f"by hand: {min(by_hand(plan) for _ in range(3)):.1f} s beyond the stages of a run")
     table = Table("jobs", "wall s", "poses s", "run s", "overhead s/run", "ratio", header_style="dim")
     first, pictures = None, set()
     for jobs in map(int, asked.jobs.split(",")):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -475,3 +477,21 @@ def test_a_full_disk_of_temporary_files_is_told_before_colmap_ends_the_process(i
     monkeypatch.undo()
     with pytest.raises(RuntimeError, match="here"):
         begin(tmp_path, fails=RuntimeError)
+
+
+def test_colmap_opens_no_openmp_threads_of_its_own():
+    """More than one made its matcher find other matches now and then (see load_pycolmap)."""
+    pytest.importorskip("pycolmap")
+    code = """
+import ctypes, os, re
+os.environ["OMP_NUM_THREADS"] = "5"
+from splatinit.posers.workspace import load_pycolmap
+load_pycolmap()
+libraries = set(re.findall(r"\\S*pycolmap\\S*libgomp\\S*", open("/proc/self/maps").read()))
+print(*(ctypes.CDLL(path).omp_get_max_threads() for path in libraries), os.environ["OMP_NUM_THREADS"])
+"""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("the libraries of a process are looked up as Linux shows them")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *threads, variable = done.stdout.split()
+    assert set(threads) == {"1"} and variable == "5"
