@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from test_sweep import SETTINGS, begin, gone, holder, invoke, rows, sessions, sweep_file, training, wait_for
+from test_sweep_command import SETTINGS, begin, gone, holder, invoke, rows, sessions, sweep_file, training, wait_for
 
 from splatinit.io.locks import is_held
 from splatinit.io.runs import find_run
