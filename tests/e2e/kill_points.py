@@ -165,7 +165,12 @@ def contents(out: Path) -> dict[str, str]:
 
 
 def _without(data: bytes, *keys: str) -> bytes:
-    return json.dumps({key: value for key, value in json.loads(data).items() if key not in keys}).encode()
+    """JSON without what is called so, at any depth."""
+
+    def pruned(tree: object) -> object:
+        return {k: pruned(v) for k, v in tree.items() if k not in keys} if isinstance(tree, dict) else tree
+
+    return json.dumps(pruned(json.loads(data))).encode()
 
 
 def differences(out: Path, expected: dict[str, str], scratch: Path) -> list[str]:
