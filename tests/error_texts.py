@@ -110,7 +110,7 @@ class ErrorTexts:
     def read(self, error: errors.SplatinitError, reader: FrameType) -> None:
         name = reader.f_code.co_filename
         by_test = name.startswith(str(TESTS)) and not name.startswith(_NO_TESTS)
-        if by_test or "_pytest" in name or name == str(PACKAGE / "cli" / "app.py"):
+        if by_test or "_pytest" in name or name == str(PACKAGE / "cli" / "base.py"):
             self.covered |= vars(error).get("made_at", set())
 
     def uncovered(self) -> list[str]:
