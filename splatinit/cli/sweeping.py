@@ -110,7 +110,7 @@ def show_comparison(console: Console, plan: SweepPlan, folder: SweepFolder) -> N
     from ..sweep.store import read_table
 
     rows = [row for row in read_table(folder, "runs").to_pylist() if row["status"] == "done"]
-    labels = [label for label in dict.fromkeys(run.label for run in plan.runs)]
+    labels = list(dict.fromkeys(run.label for run in plan.runs))
     planned = frozenset((run.scene, run.label, run.seed) for run in plan.runs)
     scores = {
         column: Scores({(row["scene"], row["label"], row["seed"]): row[column] for row in rows}, planned)

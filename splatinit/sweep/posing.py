@@ -62,5 +62,5 @@ def find_poses(
         guilty = next((poses for poses in left if poses not in failed and not poses_ready(poses)), None)
         if guilty is not None:
             failed[guilty] = {"error": how_it_ended(process.returncode, log), "kind": "", "stage": ""}
-    progress.finish(f"of {len({wanted[poses].scene for poses in wanted})} scenes, for all runs that share them")
+    progress.finish(f"{sum(map(poses_ready, wanted))} of {len(wanted)} found, for all runs that share them")
     return failed

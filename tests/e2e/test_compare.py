@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from splatinit.cli.app import app
 from splatinit.sweep import SweepFolder, store
 
-pytest.importorskip("pyarrow")
-pytest.importorskip("jinja2")
+pytest.importorskip("pyarrow", reason="the tables of a sweep need pyarrow")
+pytest.importorskip("jinja2", reason="a report needs jinja2")
 pytestmark = pytest.mark.e2e
 SMALL = ("eval.lpips=none", "seeding.sh_degree=1", "train.checkpoint_seconds=0")
 

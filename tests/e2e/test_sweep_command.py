@@ -18,7 +18,7 @@ from splatinit.cli.app import app
 from splatinit.io.runs import find_run
 from splatinit.sweep import SweepFolder, read_plan, store
 
-pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow", reason="the tables of a sweep need pyarrow")
 pytestmark = pytest.mark.e2e
 SETTINGS = "{eval.lpips: none, seeding.sh_degree: 1, train: {steps: STEPS, checkpoint_seconds: 0}}"
 

@@ -18,7 +18,7 @@ from splatinit.io.locks import is_held
 from splatinit.io.runs import find_run
 from splatinit.sweep import SweepFolder, read_plan, store
 
-pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow", reason="the tables of a sweep need pyarrow")
 pytest.importorskip("ray", reason="needs ray")
 pytestmark = [
     pytest.mark.e2e,
