@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 
+#include "../include/splat/arguments.h"
 #include "../include/splat/projection.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -72,30 +73,12 @@ int& thread_setting() {
     return threads;
 }
 
-bool valid(const splat_gaussians& g, const splat_view& v) {
-    const int k_needed = (v.sh_degree + 1) * (v.sh_degree + 1) - 1;
-    return g.n >= 0 && g.n < (int64_t(1) << 31) && g.k >= 0 && v.width > 0 && v.height > 0 && v.width <= 65536 &&
-           v.height <= 65536 && v.sh_degree >= 0 && v.sh_degree <= 3 && k_needed <= g.k && v.fx > 0 && v.fy > 0 &&
-           v.eps2d >= 0;
-}
-
-AdamRates adam_rates(double beta1, double beta2, double eps, int64_t step) {
-    return {float(beta1), float(beta2), float(eps), float(1.0 / std::sqrt(1.0 - std::pow(beta2, double(step))))};
-}
-
-float adam_step_size(double lr, double beta1, int64_t step) {
-    return float(lr / (1.0 - std::pow(beta1, double(step))));
-}
-
 // False where the arguments do not fit together: the update goes into the very arrays that were drawn.
 bool adam_step_of(const splat_gaussians& g, const splat_view& view, const splat_adam& adam, AdamStep& out) {
-    const float* drawn[kFields] = {g.means, g.quats, g.log_scales, g.logit_opacities, g.sh0, g.shN};
     const int64_t k = g.k, k_active = (view.sh_degree + 1) * (view.sh_degree + 1) - 1;
     const int64_t width[kFields] = {3, 4, 3, 1, 3, 3 * k};
-    if (adam.step < 1) return false;
+    if (!fits(g, adam)) return false;
     for (int field = 0; field < kFields; ++field) {
-        if (adam.param[field] != drawn[field]) return false;
-        if (g.n > 0 && width[field] > 0 && (!adam.exp_avg[field] || !adam.exp_avg_sq[field])) return false;
         out.param[field] = adam.param[field];
         out.exp_avg[field] = adam.exp_avg[field];
         out.exp_avg_sq[field] = adam.exp_avg_sq[field];

@@ -36,7 +36,7 @@ static void bin_loop(Frame& frame, uint32_t* slot_tile, uint32_t* counts, int th
                 continue;
             }
             uint32_t slot = first;
-            for_reached_tiles(frame.records[i], frame, [&](uint32_t tile) {
+            for_reached_tiles(frame.records[i], frame.tiles_x, frame.tiles_y, [&](uint32_t tile) {
                 slot_tile[slot++] = tile;
                 ++count[tile];
             });

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../include/splat/tiles.h"
+#include "../include/splat/record.h"
 
 namespace splat {
 
@@ -13,19 +13,6 @@ constexpr int kPoseFloats = 12;       // v_W [9], v_t [3]
 constexpr int64_t kPoseChunk = 256;   // Gaussians whose pose gradients are summed before the chunks are; their other
                                       // gradients, 60 kB with SH 3, stay in the cache until Adam has used them
 constexpr int kListed = 8;            // tiles of a Gaussian that the projection keeps for the binning
-
-// One visible Gaussian as the blend loop reads it: one cache line.
-struct alignas(64) Record {
-    float x, y;                     // mean2d, px
-    float qa, shear, qd;            // its exponent, see log2_alpha in blend.h
-    float log2_opacity;             // antialiasing included
-    float r, g, b, depth;
-    float reach, drop;              // of its Ellipse, as is shear: the interval of a pixel row
-    float half_x, half_y;           // and its bounding box
-    float opacity;
-    float dy_right;                 // height above the mean of the ellipse's rightmost point
-};
-static_assert(sizeof(Record) == 64, "a record is one cache line");
 
 // A (tile, Gaussian) pair. Pairs are stored twice over: in tile order, sorted by depth, for blending; and `slot` numbers
 // them Gaussian by Gaussian, so that the partial gradients of one Gaussian lie side by side and are summed in a fixed order.
@@ -60,20 +47,4 @@ struct Frame {
     float* pose_partial = nullptr;    // [chunks, kPoseFloats]
 };
 
-inline namespace SPLAT_LEVEL {
-
-// Calls visit(tile) for each tile that the Gaussian of a record reaches, row by row. It counts pairs in the projection and
-// lists those of large Gaussians when binning, so both must see the same numbers: everything comes from the record.
-template <class F>
-static inline void for_reached_tiles(const Record& record, const Frame& frame, F&& visit) {
-    const Ellipse<float> e = {record.x,     record.y,     record.half_x, record.half_y,
-                       record.shear, record.reach, record.drop};
-    int row, last_row, first, last;
-    for (tile_rows(e, frame.tiles_y, &row, &last_row); row < last_row; ++row) {
-        tile_span(e, record.dy_right, row, frame.tiles_x, &first, &last);
-        for (int column = first; column < last; ++column) visit(uint32_t(row * frame.tiles_x + column));
-    }
-}
-
-}  // namespace SPLAT_LEVEL
 }  // namespace splat

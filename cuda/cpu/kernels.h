@@ -1,7 +1,7 @@
 // The loops that are compiled once per instruction set, as a table of functions. api.cpp picks a table.
 #pragma once
 
-#include "../include/splat/api.h"
+#include "../include/splat/arguments.h"
 #include "../include/splat/field.h"
 #include "../include/splat/space.h"
 #include "../include/splat/ssim.h"
@@ -9,18 +9,10 @@
 
 namespace splat {
 
-// The six arrays of the Gaussians, in this order everywhere: means, quats, log_scales, logit_opacities, sh0, shN.
-constexpr int kFields = 6;
-
 // The images of a loss, [height, width, 3] each; counts is optional: 1 where the pixel counts, 0 where it does not.
 struct SsimImages {
     const float *x, *y, *counts;
     int width, height;
-};
-
-// What is the same for all numbers of one Adam step, see adam.h of the maths.
-struct AdamRates {
-    float beta1, beta2, eps, root_correction;
 };
 
 // One Adam step of all Gaussians.

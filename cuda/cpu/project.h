@@ -10,10 +10,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../include/splat/blend.h"
-#include "../include/splat/projection.h"
+#include "../include/splat/record.h"
 #include "../include/splat/sh.h"
-#include "../include/splat/tiles.h"
 #include "adam.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -24,8 +22,6 @@ inline namespace SPLAT_LEVEL {
 static inline Camera<float> camera_of(const splat_view& view) {
     return make_camera(view.viewmat, view.fx, view.fy, view.cx, view.cy, view.width, view.height);
 }
-
-static inline vf sigmoid(vf x) { return 1.0f / (1.0f + exp(-x)); }
 
 // out[c] = components c of the Gaussians index[0 ... kLanes - 1].
 template <int C>
@@ -45,39 +41,17 @@ static inline void scatter(float* to, const int64_t* index, int count, const vf*
         for (int c = 0; c < C; ++c) to[C * index[l] + c] = part[c][l];
 }
 
-static inline void camera_point(const Camera<float>& cam, const vf* mean, vf* p) {
-    for (int i = 0; i < 3; ++i) p[i] = dot3(cam.W + 3 * i, mean) + cam.t[i];
-}
-
-// The geometry of kLanes records, component by component.
-struct RecordLanes {
-    vf x, y, qa, shear, qd, log2_opacity, depth, reach, drop, half_x, half_y, opacity, dy_right;
-};
-
 // Projects kLanes Gaussians; a bit of the result for each that is visible.
 static inline uint32_t project_lanes(const splat_gaussians& g, const splat_view& view, const Camera<float>& cam,
-                                     const int64_t* index, const vf* mean, RecordLanes& r) {
+                                     const int64_t* index, const vf* mean, RecordGeometry<vf>& r) {
     vf p[3], quat[4], log_scale[3], logit;
     camera_point(cam, mean, p);
-    const vi in_front = (p[2] > kNear) & (p[2] < kFar);
+    const vi in_front = in_depth_range(p[2]);
     if (!movemask(in_front)) return 0;
     gather<4>(g.quats, index, quat);
     gather<3>(g.log_scales, index, log_scale);
     gather<1>(g.logit_opacities, index, &logit);
-    Projected<vf> s;
-    project(p, quat, log_scale, cam, view.eps2d, s);
-    r.opacity = sigmoid(logit);
-    if (view.antialiased) r.opacity *= s.compensation;
-    r.log2_opacity = log2(r.opacity);
-    const vf level = ellipse_level(r.log2_opacity);
-    const Ellipse<vf> e = make_ellipse(s.mean2d, s.cov, s.conic, level);
-    r.x = e.x, r.y = e.y, r.half_x = e.half_x, r.half_y = e.half_y;
-    r.shear = e.shear, r.reach = e.reach, r.drop = e.drop;
-    r.qa = float(-0.5 * kLog2e) * s.conic[0];
-    r.qd = float(-0.5 * kLog2e) / s.cov[2];
-    r.depth = s.depth;
-    r.dy_right = e.half_x * s.cov[1] / s.cov[0];
-    return movemask(in_front & (r.opacity >= kAlphaMin) & box_meets_image(e, view.width, view.height));
+    return movemask(in_front & record_geometry(p, quat, log_scale, logit, cam, view.eps2d, view.antialiased != 0, r));
 }
 
 // Tiles [first, last) along one axis that the interval centre ± half reaches, as tile_rows of tiles.h has it.
@@ -92,7 +66,7 @@ static inline void box_tiles(vf centre, vf half, int tiles, int32_t* first, int3
     __builtin_memcpy(last, &end, sizeof end);
 }
 
-static inline void store_record(const RecordLanes& r, int lane, const v4& color, Record& record) {
+static inline void store_record(const RecordGeometry<vf>& r, int lane, const v4& color, Record& record) {
     record.x = r.x[lane], record.y = r.y[lane];
     record.qa = r.qa[lane], record.shear = r.shear[lane], record.qd = r.qd[lane];
     record.log2_opacity = r.log2_opacity[lane];
@@ -100,16 +74,6 @@ static inline void store_record(const RecordLanes& r, int lane, const v4& color,
     record.reach = r.reach[lane], record.drop = r.drop[lane];
     record.half_x = r.half_x[lane], record.half_y = r.half_y[lane];
     record.opacity = r.opacity[lane], record.dy_right = r.dy_right[lane];
-}
-
-// First entry of the inverse screen covariance, and 1 / yy of the covariance, back from a record's qa and qd.
-template <class T>
-static inline T conic_a(T qa) {
-    return qa * float(-2.0 * kLn2);
-}
-template <class T>
-static inline T inverse_yy(T qd) {
-    return qd * float(-2.0 * kLn2);
 }
 
 // A triple of floats; what lies behind the array's last one must not be touched.
@@ -159,7 +123,7 @@ static void project_loop(const splat_gaussians& g, const splat_view& view, Frame
         for (int l = 0; l < kLanes; ++l) index[l] = first + std::min(l, count - 1);
         vf mean[3];
         gather<3>(g.means, index, mean);
-        RecordLanes lanes;
+        RecordGeometry<vf> lanes;
         const uint32_t visible = project_lanes(g, view, cam, index, mean, lanes);
         alignas(64) float basis[16][kLanes];
         alignas(64) int32_t row[kLanes], last_row[kLanes], column[kLanes], last_column[kLanes];
@@ -195,7 +159,7 @@ static void project_loop(const splat_gaussians& g, const splat_view& view, Frame
                 frame.pair_begin[i] = pairs;
                 continue;
             }
-            for_reached_tiles(record, frame, [&](uint32_t tile) {
+            for_reached_tiles(record, frame.tiles_x, frame.tiles_y, [&](uint32_t tile) {
                 if (pairs < kListed) listed[pairs] = tile;
                 ++pairs;
             });
@@ -234,18 +198,15 @@ static inline void project_vjp_lanes(const splat_gaussians& g, const splat_view&
     gather<4>(g.quats, index, quat);
     gather<3>(g.log_scales, index, log_scale);
     gather<1>(g.logit_opacities, index, &logit);
-    const vf opacity = load(opacities);
-    ProjectionCotangents<vf> v;
-    vf v_opacity;
-    moments_to_screen(moments, conic_a(load(qa)), load(shears), inverse_yy(load(qd)), opacity, v.mean2d, v.cov,
-                      &v_opacity);
-    v.depth = load(slot[kSlotDepth]);
+    vf p[3], v_mean[3], v_W_here[9] = {};
+    camera_point(cam, mean, p);
+    RecordGradients<vf> v;
+    record_vjp(p, quat, log_scale, logit, load(qa), load(shears), load(qd), load(opacities), moments, load(slot[kSlotDepth]), cam,
+               view.eps2d, view.antialiased != 0, v, v_W_here);
     if (v_means2d) scatter<2>(v_means2d, index, count, v.mean2d);
-    const vf sigma = sigmoid(logit);
-    const vf compensation = view.antialiased ? opacity / sigma : set1(1.0f);
-    v.compensation = view.antialiased ? v_opacity * sigma : set1(0.0f);
-    const vf v_logit = v_opacity * compensation * sigma * (1.0f - sigma);
-    scatter<1>(v_logits, row, count, &v_logit);
+    scatter<1>(v_logits, row, count, &v.logit);
+    scatter<4>(v_quats, row, count, v.quat);
+    scatter<3>(v_log_scales, row, count, v.log_scale);
 
     vf dir[3], values[16], v_basis[16], v_dir[3] = {}, v_offset[3];
     const vf inverse_length = view_direction(mean, cam.center, dir);
@@ -259,19 +220,14 @@ static inline void project_vjp_lanes(const splat_gaussians& g, const splat_view&
     sh_basis_vjp(view.sh_degree, dir, v_basis, v_dir);
     view_direction_vjp(dir, inverse_length, v_dir, v_offset);
 
-    vf p[3], v_p[3], v_quat[4], v_log_scale[3], v_mean[3], v_W_here[9] = {};
-    camera_point(cam, mean, p);
-    project_vjp(p, quat, log_scale, cam, view.eps2d, v, v_p, v_quat, v_log_scale, v_W_here);
-    scatter<4>(v_quats, row, count, v_quat);
-    scatter<3>(v_log_scales, row, count, v_log_scale);
     for (int j = 0; j < 3; ++j)
-        v_mean[j] = cam.W[j] * v_p[0] + cam.W[3 + j] * v_p[1] + cam.W[6 + j] * v_p[2] + v_offset[j];
+        v_mean[j] = cam.W[j] * v.p[0] + cam.W[3 + j] * v.p[1] + cam.W[6 + j] * v.p[2] + v_offset[j];
     scatter<3>(v_means, row, count, v_mean);
     const vi used = lane_index() < float(count);
     for (int j = 0; j < 3; ++j) {
         v_center[j] -= masked(used, v_offset[j]);
-        v_t[j] += masked(used, v_p[j]);
-        for (int l = 0; l < 3; ++l) v_W[3 * j + l] += masked(used, v_W_here[3 * j + l] + v_p[j] * mean[l]);
+        v_t[j] += masked(used, v.p[j]);
+        for (int l = 0; l < 3; ++l) v_W[3 * j + l] += masked(used, v_W_here[3 * j + l] + v.p[j] * mean[l]);
     }
 }
 

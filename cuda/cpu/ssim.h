@@ -17,21 +17,6 @@
 namespace splat {
 inline namespace SPLAT_LEVEL {
 
-constexpr int kTaps = 2 * kSsimRadius + 1;
-
-struct SsimWindow {
-    float tap[kSsimRadius + 1];  // tap[d] at distance d, normalised to sum 1 over the window
-
-    SsimWindow() {
-        double weight[kSsimRadius + 1], sum = 0.0;
-        for (int d = 0; d <= kSsimRadius; ++d) {
-            weight[d] = __builtin_exp(-0.5 * d * d / (kSsimSigma * kSsimSigma));
-            sum += d ? 2.0 * weight[d] : weight[d];
-        }
-        for (int d = 0; d <= kSsimRadius; ++d) tap[d] = float(weight[d] / sum);
-    }
-};
-
 // out[i] = sum_d tap[d] in[i + 3 d]: neighbours in a row of interleaved RGB are 3 floats apart.
 static inline void filter_row(const SsimWindow& window, const float* in, float* out, int64_t stride) {
     vf tap[kSsimRadius + 1];
@@ -202,7 +187,7 @@ static void ssim_loop(const SsimImages& images, float l1_scale, float ssim_scale
                       int threads) {
     const SsimGrid grid(images.width, images.height, threads);
     const int64_t floats = ssim_scratch(grid.strip_width), count = int64_t(images.width) * 3;
-    const SsimWindow window;
+    const SsimWindow window = ssim_window();
     parallel_for(int64_t(grid.strips) * grid.bands, 1, threads, [&](int64_t part, int worker) {
         const int64_t strip = part % grid.strips, band = part / grid.strips;
         const int64_t begin = strip * grid.strip_width, end = std::min(count, begin + grid.strip_width);

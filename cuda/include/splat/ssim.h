@@ -8,8 +8,24 @@ namespace splat {
 inline namespace SPLAT_LEVEL {
 
 constexpr int kSsimRadius = 5;  // 11-tap window
+constexpr int kTaps = 2 * kSsimRadius + 1;
 constexpr double kSsimSigma = 1.5;
 constexpr float kSsimC1 = 0.01f * 0.01f, kSsimC2 = 0.03f * 0.03f;
+
+// The window along one axis: tap[d] at distance d, normalised to sum 1. Made by the host.
+struct SsimWindow {
+    float tap[kSsimRadius + 1];
+};
+inline SsimWindow ssim_window() {
+    double weight[kSsimRadius + 1], sum = 0.0;
+    for (int d = 0; d <= kSsimRadius; ++d) {
+        weight[d] = std::exp(-0.5 * d * d / (kSsimSigma * kSsimSigma));
+        sum += d ? 2.0 * weight[d] : weight[d];
+    }
+    SsimWindow window;
+    for (int d = 0; d <= kSsimRadius; ++d) window.tap[d] = float(weight[d] / sum);
+    return window;
+}
 
 // From mu_x, mu_y, m_squares, m_difference: Gaussian-filtered x, y, x^2 + y^2, (x - y)^2. With d = x - y and var(x) = E[x^2] -
 // E[x]^2, eq. 13 is (1 - mu_d^2 / C) (1 - var(d) / D), where C = mu_x^2 + mu_y^2 + C1 and D = var(x) + var(y) + C2: written

@@ -1,0 +1,28 @@
+// The parts of a frame that a library does better: prefix sums and stable radix sorts (CUB).
+#pragma once
+
+#include "platform.h"
+
+namespace splat {
+
+// Bytes of scratch memory for `count` items.
+size_t scan_scratch(int64_t count);
+size_t sort_scratch_depth(int64_t count);
+size_t sort_scratch_tile16(int64_t count);
+size_t sort_scratch_tile32(int64_t count);
+
+// sums [count] of values [count], inclusive, in place; they stay at 2^32 - 1 where they would be larger.
+void scan(void* scratch, size_t bytes, uint32_t* values, int64_t count, cudaStream_t stream);
+
+// Two buffers between which a sort goes to and fro; it ends in `from` of both.
+template <class Key>
+struct SortBuffers {
+    Key *from, *other;
+    uint32_t *values_from, *values_other;
+};
+
+// Stable, ascending by the lowest `bits` bits of the key.
+void sort_pairs(void* scratch, size_t bytes, SortBuffers<uint32_t>& buffers, int64_t count, int bits, cudaStream_t stream);
+void sort_pairs(void* scratch, size_t bytes, SortBuffers<uint16_t>& buffers, int64_t count, int bits, cudaStream_t stream);
+
+}  // namespace splat
