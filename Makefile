@@ -3,6 +3,7 @@
 #   make test     the tests            make lint   ruff            make bench   timings of this machine
 #   make fuzz     10000 damaged files for every reader, odd scenes for the rasterizer, and a table of what became of them (CASES=, TARGET=)
 #   make sanitize the native tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; fails on any finding
+#   make wheel    the package as others install it, into dist/: with the CUDA engine for every architecture that nvcc knows, where there is an nvcc
 #   make viewer   the scripts that a report carries (Plotly, three.js), bundled anew from npm; only after a change of splatinit/report/viewer
 #   make clean    removes everything that these targets made
 # make test EXTRAS=test,ray also runs sweeps on a real Ray cluster of this machine (250 MB, minutes).
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Python files are used where they lie (an editable install); only these make a new install necessary.
 NATIVE := $(shell find cuda -type f 2>/dev/null)
 
-.PHONY: demo test lint bench fuzz sanitize viewer clean
+.PHONY: demo test lint bench fuzz sanitize wheel viewer clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run
@@ -46,6 +47,11 @@ sanitize: $(CMAKE)
 	  $(CMAKE) --build build/sanitize-$$sanitizer --parallel && \
 	  $(dir $(CMAKE))ctest --test-dir build/sanitize-$$sanitizer --output-on-failure || exit 1; \
 	done
+
+wheel: $(BIN)/python
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist -C cmake.define.SPLATINIT_CUDA_ARCHITECTURES=all .
+	@$(BIN)/python -m zipfile -l dist/*.whl | grep _lib/
 
 viewer:
 	cd splatinit/report/viewer && npm ci && npm run build

@@ -313,7 +313,8 @@ int splat_cuda_forward(splat_cuda_workspace* ws, const splat_gaussians* g, const
             const size_t bytes = sort_scratch_depth(n);
             sort_pairs(ws->reserve<char>(kScratch, int64_t(bytes)), bytes, depths, n, 32, stream);
             f.order = depths.values_from;
-            launch("counting pairs", gather_pairs_kernel, blocks_of(n, kBinThreads), kBinThreads, stream, f);
+            launch("counting pairs", gather_pairs_kernel, blocks_of(n, kBinThreads), kBinThreads, stream, f,
+                   static_cast<const uint32_t*>(depths.from));
             const size_t scan_bytes = scan_scratch(n);
             scan(ws->reserve<char>(kScratch, int64_t(scan_bytes)), scan_bytes, f.pair_end, n, stream);
         }

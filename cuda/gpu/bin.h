@@ -11,9 +11,13 @@ namespace splat {
 constexpr int kBinThreads = 256;
 constexpr uint32_t kOwn = 32;  // pairs that a lane emits by itself
 
-__global__ void __launch_bounds__(kBinThreads) gather_pairs_kernel(Frame f) {
+// Also counts the Gaussians that have pairs: in depth order, they come first.
+__global__ void __launch_bounds__(kBinThreads) gather_pairs_kernel(Frame f, const uint32_t* sorted_depth_key) {
     const int64_t rank = int64_t(blockIdx.x) * kBinThreads + threadIdx.x;
-    if (rank < f.n) f.pair_end[rank] = f.pairs[f.order[rank]];
+    if (rank >= f.n) return;
+    f.pair_end[rank] = f.pairs[f.order[rank]];
+    const bool last = sorted_depth_key[rank] != kNoPairs && (rank + 1 == f.n || sorted_depth_key[rank + 1] == kNoPairs);
+    if (last) f.counted->visible = uint32_t(rank + 1);
 }
 
 // Tells the host how many pairs there are, and the other kernels of this frame.

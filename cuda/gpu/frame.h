@@ -13,6 +13,7 @@ constexpr int kSumFloats = 12;   // sums over pixels of one Gaussian, see Sum
 constexpr int kPoseFloats = 12;  // v_W [9], v_t [3]
 constexpr int kNeverStops = 0x7fffffff;
 constexpr uint32_t kTooMany = 0xffffffffu;  // where a count of pairs ends
+constexpr uint32_t kNoPairs = 0xffffffffu;  // depth key of a Gaussian that reaches no tile
 
 // In the order of the CPU engine's slots.
 enum Sum { kSumRgb = 0, kSumDepth = 3, kSumMoments = 4, kSumAbs = 10 };
@@ -26,7 +27,7 @@ struct View {
 
 // What the host has to know of a frame.
 struct Counted {
-    uint32_t pairs, visible;
+    uint32_t pairs, visible;  // of Gaussians: those with pairs
 };
 
 struct Frame {

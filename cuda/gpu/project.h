@@ -86,11 +86,9 @@ __global__ void __launch_bounds__(kProjectThreads) project_kernel(splat_gaussian
         aux.radii[i] = visible ? (r.half_x > r.half_y ? r.half_x : r.half_y) : 0.0f;
         f.pairs[i] = pairs;
         // Depths are positive, so that their bits are in their order.
-        depth_key[i] = pairs ? __float_as_uint(r.depth) : 0xffffffffu;
+        depth_key[i] = pairs ? __float_as_uint(r.depth) : kNoPairs;
         index[i] = uint32_t(i);
     }
-    const unsigned with_pairs = __ballot_sync(kAllLanes, pairs > 0);
-    if (threadIdx.x % kWarp == 0 && with_pairs) atomicAdd(&f.counted->visible, unsigned(__popc(with_pairs)));
 }
 
 }  // namespace splat
