@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -33,7 +34,7 @@ def l1_dssim(
     Returns:
         Scalar tensor. Computed by one native call (value and gradient together) where that is possible.
     """
-    if native.available() and rgb.device.type == "cpu" and rgb.dtype == target.dtype == torch.float32:
+    if rgb.dtype == target.dtype == torch.float32 and native.engine_for(rgb.device) is not None:
         return _FusedL1Dssim.apply(rgb.contiguous(), target.contiguous(), ssim_weight, counts)
     if counts is not None:
         # Whatever it is there: the colour of an unknown pixel need not be finite.
@@ -51,13 +52,15 @@ class _FusedL1Dssim(torch.autograd.Function):
     ) -> torch.Tensor:
         loss, v_rgb = native.l1_dssim(rgb, target, ssim_weight, counts)
         ctx.save_for_backward(v_rgb)
-        return torch.tensor(loss, dtype=torch.float32)
+        return loss.float()
 
     @staticmethod
     def backward(ctx, v_loss: torch.Tensor):
         (v_rgb,) = ctx.saved_tensors
-        # Nearly always the loss is differentiated by itself, and a pass over the image is saved.
-        return (v_rgb if float(v_loss) == 1.0 else v_rgb * v_loss), None, None, None
+        # Nearly always the loss is differentiated by itself, and a pass over the image is saved; on a GPU that pass is
+        # nothing beside waiting for the number.
+        alone = v_loss.device.type == "cpu" and float(v_loss) == 1.0
+        return (v_rgb if alone else v_rgb * v_loss), None, None, None
 
 
 def l1_dssim_torch(rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> torch.Tensor:
@@ -94,6 +97,20 @@ def relative_depth_l1(
     Returns:
         Scalar: mean over all h · w pixels.
     """
-    known = prior > 0
-    weight = torch.where(known, confidence * alpha.detach() / prior.clamp_min(1e-12), 0.0)
-    return (weight * (depth - prior).abs()).mean()
+    return (_depth_weight(alpha, prior, confidence) * (depth - prior).abs()).mean()
+
+
+def relative_depth_l1_vjp(
+    depth: torch.Tensor, alpha: torch.Tensor, prior: torch.Tensor, confidence: torch.Tensor, v_loss: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``v_loss`` times :func:`relative_depth_l1`, and its gradient [h, w] w.r.t. ``depth``: the bits of autograd, for a
+    step that has no graph."""
+    weight = _depth_weight(alpha, prior, confidence)
+    error = depth - prior
+    # Autograd divides the float32 gradient of the mean by the number of pixels.
+    each = float(np.float32(v_loss) / np.float32(depth.numel()))
+    return v_loss * (weight * error.abs()).mean(), each * weight * error.sgn()
+
+
+def _depth_weight(alpha: torch.Tensor, prior: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+    return torch.where(prior > 0, confidence * alpha.detach() / prior.clamp_min(1e-12), 0.0)

@@ -67,16 +67,18 @@ class GaussianAdam:
             Mallick et al. 2024): a Gaussian out of sight is not moved by what it remembers of other views.
         """
         self.steps += 1
-        before = self._rows(self._untouched()) if only_touched else {}
+        touched = self._touched() if only_touched else None
         for name, parameter in self.gaussians.tensors().items():
             gradient = parameter.grad
             parameter.grad = None
             if gradient is None or parameter.numel() == 0:
                 continue
             update = adam_step_torch_
-            if parameter.device.type == "cpu" and native.available():
+            if native.engine_for(parameter.device) is not None:
                 gradient = gradient.contiguous()
                 update = native.adam_step_
+            changed = parameter, self.exp_avg[name], self.exp_avg_sq[name]
+            before = [] if touched is None else [tensor.clone() for tensor in changed]
             update(
                 parameter,
                 gradient,
@@ -88,31 +90,28 @@ class GaussianAdam:
                 beta2=BETA2,
                 eps=EPS,
             )
+            for tensor, kept in zip(changed, before, strict=False):
+                # By a mask: to ask which rows they are would wait for a GPU.
+                tensor.copy_(torch.where(touched.view(-1, *[1] * (tensor.ndim - 1)), tensor, kept))
 
-        for tensor, rows, kept in before.values():
-            tensor[rows] = kept
-
-    def _untouched(self) -> torch.Tensor:
-        """[m] rows of the Gaussians without any gradient."""
+    def _touched(self) -> torch.Tensor:
+        """[n] which Gaussians have any gradient."""
         touched = torch.zeros(len(self.gaussians), dtype=torch.bool, device=self.gaussians.means.device)
         for tensor in self.gaussians.tensors().values():
             if tensor.grad is not None and tensor.numel():
                 touched |= (tensor.grad != 0).reshape(len(tensor), -1).any(dim=1)
-        return (~touched).nonzero()[:, 0]
+        return touched
 
-    def _rows(self, rows: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Copies of these rows of everything that :meth:`step` changes, beside where they belong."""
-        return {name: (tensor, rows, tensor[rows]) for name, tensor in self.state().items()}
-
-    def argument(self, *, only_touched: bool, sh_degree_grows: bool) -> native.AdamArg:
+    def argument(self, engine: native.Engine, *, only_touched: bool, sh_degree_grows: bool) -> native.AdamArg:
         """What ``native.backward`` needs to make the next update itself; count it in :attr:`steps` when it is done.
 
+        engine: that makes it; everything must lie on its device.
         sh_degree_grows: the SH degree of this view is the highest so far, so that the coefficients beyond it, which
             have never had a gradient, need no visit.
         """
         fields = self.gaussians.tensors()
         pointers = [
-            (c_void_p * 6)(*(native.pointer(name, part[name], tuple(fields[name].shape)) for name in fields))
+            (c_void_p * 6)(*(engine.pointer(name, part[name], tuple(fields[name].shape)) for name in fields))
             for part in (fields, self.exp_avg, self.exp_avg_sq)
         ]
         rates = (c_double * 6)(*(self.learning_rates[name] for name in fields))
@@ -143,7 +142,7 @@ def adam_step_torch_(
     beta2: float,
     eps: float,
 ) -> None:
-    """One Adam update in place: the fallback for other devices, and the oracle of the native kernel.
+    """One Adam update in place: the fallback where no engine is, and the oracle of the native kernels.
 
     p −= lr · m̂ / (√v̂ + eps) with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ), t = ``step`` counted from 1.
     """

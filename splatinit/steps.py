@@ -1,5 +1,8 @@
 """One step of training: draw, compare, and carry the difference back into the Gaussians.
 
+Everything of a step lies on the rasterizer's device, and nothing in it waits for that device: a loss is a tensor there,
+to be read when it is needed, which is best a few steps later.
+
 Two ways to the same numbers. :class:`AutogradStep` works with every rasterizer and says what a step means. An engine
 that can do more in one go has a step of its own in :data:`STEPS`: :class:`NativeStep` never stores the gradients of the
 Gaussians, and works in buffers that it keeps.
@@ -15,22 +18,22 @@ from typing import Protocol
 import torch
 
 from . import native
-from .losses import l1_dssim, relative_depth_l1
+from .losses import l1_dssim, relative_depth_l1, relative_depth_l1_vjp
 from .optim import GaussianAdam
 from .raster.base import Rasterizer, RasterSettings
-from .raster.native import gaussians_arg, view_arg
+from .raster.native import NativeRasterizer, gaussians_arg, view_arg
 from .types import Camera, RasterAux
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepTask:
-    """What one step has to do.
+    """What one step has to do. Its tensors are on the rasterizer's device, but for ``background``.
 
     Attributes:
         camera: of the view, at the size of ``rgb``.
         rgb: [h, w, 3] what it should look like.
         counts: [h, w, 3] 1 where the pixel counts, 0 where not; None: all count.
-        background: [3] that the Gaussians are drawn over; None: black.
+        background: [3] that the Gaussians are drawn over, on the CPU; None: black.
         sh_degree: SH degree to evaluate; it never falls from one step to the next.
         depth: (depth [h, w], confidence [h, w]) that pulls the expected depth, see losses.relative_depth_l1, or None.
         depth_weight: of that pull in the loss.
@@ -69,8 +72,12 @@ class TrainingStep(Protocol):
         self, adam: GaussianAdam, rasterizer: Rasterizer, settings: RasterSettings, config: StepConfig
     ) -> None: ...
 
-    def loss(self, task: StepTask) -> float:
-        """Draw and compare. The Gaussians stay as they are."""
+    def loss(self, task: StepTask) -> torch.Tensor:
+        """Draw and compare. The Gaussians stay as they are.
+
+        Returns:
+            0-dim, without gradient, on the rasterizer's device; it stays as it is in later steps.
+        """
         ...
 
     def update(self) -> RasterAux:
@@ -93,7 +100,7 @@ class AutogradStep:
     ) -> None:
         self._adam, self._rasterizer, self._settings, self._config = adam, rasterizer, settings, config
 
-    def loss(self, task: StepTask) -> float:
+    def loss(self, task: StepTask) -> torch.Tensor:
         self._render = self._rasterizer.render(
             self._adam.gaussians,
             task.camera,
@@ -107,7 +114,7 @@ class AutogradStep:
         if task.depth is not None:
             pull = relative_depth_l1(self._render.depth, self._render.alpha, *task.depth)
             self._loss = self._loss + task.depth_weight * pull
-        return self._loss.item()
+        return self._loss.detach()
 
     def update(self) -> RasterAux:
         self._loss.backward()
@@ -121,13 +128,14 @@ class AutogradStep:
 
 
 class NativeStep:
-    """By splat_cpu: three calls over buffers that are kept from step to step."""
+    """By a native engine: three calls over buffers that are kept from step to step."""
 
     def __init__(
-        self, adam: GaussianAdam, rasterizer: Rasterizer, settings: RasterSettings, config: StepConfig
+        self, adam: GaussianAdam, rasterizer: NativeRasterizer, settings: RasterSettings, config: StepConfig
     ) -> None:
         self._adam, self._settings, self._config = adam, settings, config
-        self._workspace = native.Workspace()
+        self._engine = rasterizer.engine
+        self._workspace = rasterizer.workspace()
         self._memory: dict[str, torch.Tensor] = {}
         self._highest_degree = 0
 
@@ -137,10 +145,10 @@ class NativeStep:
         memory = self._memory.get(name)
         if memory is None or len(memory) < count:
             # Gaussians come in many small refinements: room for some more of them.
-            self._memory[name] = memory = torch.empty(count + count // 8, dtype=dtype)
+            self._memory[name] = memory = self._engine.empty(count + count // 8, dtype=dtype)
         return memory[:count].view(shape)
 
-    def loss(self, task: StepTask) -> float:
+    def loss(self, task: StepTask) -> torch.Tensor:
         gaussians, camera = self._adam.gaussians, task.camera
         n, size = len(gaussians), (camera.height, camera.width)
         self._aux = RasterAux(
@@ -152,7 +160,7 @@ class NativeStep:
         rgb, alpha = self._buffer("rgb", *size, 3), self._buffer("alpha", *size)
         depth = None if task.depth is None else self._buffer("depth", *size)
         self._arguments = (
-            gaussians_arg(gaussians.tensors()),
+            gaussians_arg(gaussians.tensors(), self._engine),
             view_arg(camera, task.drawn_with(self._settings), task.sh_degree, task.background),
         )
         aux = (self._aux.means2d, self._aux.depths, self._aux.radii, self._aux.visible, None)
@@ -169,10 +177,8 @@ class NativeStep:
         )
         self._v_depth = None
         if depth is not None:
-            depth = depth.detach().requires_grad_()
-            pull = task.depth_weight * relative_depth_l1(depth, alpha, *task.depth)
-            (self._v_depth,) = torch.autograd.grad(pull, depth)
-            loss += pull.item()
+            pull, self._v_depth = relative_depth_l1_vjp(depth, alpha, *task.depth, task.depth_weight)
+            loss = loss + pull
         self._task = task
         return loss
 
@@ -183,7 +189,9 @@ class NativeStep:
         wanted = (aux.v_means2d, aux.v_means2d_abs)
         self._highest_degree = max(self._highest_degree, task.sh_degree)
         argument = self._adam.argument(
-            only_touched=self._config.selective_adam, sh_degree_grows=task.sh_degree == self._highest_degree
+            self._engine,
+            only_touched=self._config.selective_adam,
+            sh_degree_grows=task.sh_degree == self._highest_degree,
         )
         native.backward(
             self._workspace,
@@ -196,10 +204,10 @@ class NativeStep:
         return aux
 
     def seconds(self) -> Mapping[str, float]:
-        return self._workspace.timings()
+        return self._workspace.timings() if self._workspace.timed else {}
 
 
-STEPS: dict[str, type[TrainingStep]] = {"cpu": NativeStep}  # rasterizer → its own step
+STEPS: dict[str, type[TrainingStep]] = {"cpu": NativeStep, "cuda": NativeStep}  # rasterizer → its own step
 
 
 def make_step(

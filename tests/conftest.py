@@ -25,28 +25,74 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(plugin, "error-texts")
 
 
+EMULATED = "cuda-emulated"  # the kernels of the backend "cuda" on the processor
+ON_THE_PROCESSOR = ("cpu", EMULATED)
+
+
 def backends() -> list[str]:
     """Every rasterization backend that is compared with the reference."""
     from splatinit.raster import BACKENDS
 
-    return [name for name in BACKENDS.names() if name != "reference"]
+    return [*(name for name in BACKENDS.names() if name != "reference"), EMULATED]
+
+
+def marked(name: str):
+    """A backend as a parameter of a test."""
+    return pytest.param(name, marks=[] if name in ON_THE_PROCESSOR else [pytest.mark.gpu])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "backend_name" in metafunc.fixturenames:
-        metafunc.parametrize("backend_name", backends(), scope="session")
+    for fixture, names in {"backend_name": backends(), "cuda_name": ["cuda", EMULATED]}.items():
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, [marked(name) for name in names], scope="session")
+
+
+def rasterizer(name: str, request: pytest.FixtureRequest):
+    """The backend ``name``, if it can run here; else the test is skipped with the backend's own reason."""
+    from splatinit import native
+    from splatinit.errors import MissingExtra, NotBuilt
+    from splatinit.raster import make_rasterizer
+    from splatinit.raster.native import CudaRasterizer
+
+    if name == EMULATED:
+        return CudaRasterizer(native.cuda_engine(0, request.getfixturevalue("emulated_library")))
+    try:
+        return make_rasterizer(name)
+    except (NotBuilt, MissingExtra) as error:
+        pytest.skip(f"backend {name}: {error.message}")
 
 
 @pytest.fixture(scope="session")
-def backend(backend_name: str):
-    """Each backend of the registry that can run here; the others are skipped with their own reason."""
-    from splatinit.errors import MissingExtra, NotBuilt
-    from splatinit.raster import make_rasterizer
+def backend(backend_name: str, request: pytest.FixtureRequest):
+    """Each backend of the registry that can run here, and the CUDA engine in its emulation."""
+    return rasterizer(backend_name, request)
 
-    try:
-        return make_rasterizer(backend_name)
-    except (NotBuilt, MissingExtra) as error:
-        pytest.skip(f"backend {backend_name}: {error.message}")
+
+@pytest.fixture(scope="session")
+def cuda(cuda_name: str, request: pytest.FixtureRequest):
+    """The backend "cuda", on a GPU and in its emulation."""
+    return rasterizer(cuda_name, request)
+
+
+@pytest.fixture(scope="session")
+def native_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One build of the native libraries with their tests, for the whole session."""
+    from native_build import built
+
+    return built(tmp_path_factory.mktemp("native"))
+
+
+@pytest.fixture(scope="session")
+def emulated_library(request: pytest.FixtureRequest) -> Path:
+    """splat_cuda compiled for the processor: that of the build, or the file that SPLATINIT_TEST_EMULATED names."""
+    from splatinit import native
+
+    if not native.available():
+        pytest.skip("splat_cpu, which judges it, is not built in this installation")
+    named = os.environ.get("SPLATINIT_TEST_EMULATED")
+    path = Path(named) if named else request.getfixturevalue("native_build") / "libsplat_cuda_emulated.so"
+    assert path.exists(), f"the build has no {path}"
+    return path
 
 
 @pytest.fixture(scope="module")

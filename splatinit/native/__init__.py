@@ -1,12 +1,18 @@
-"""The native library splat_cpu, loaded with ctypes: plain functions over torch tensors, checked before every call.
+"""The native libraries, loaded with ctypes: plain functions over torch tensors, checked before every call.
 
 Nothing here knows about training or autograd: ``raster/native.py``, ``losses.py`` and ``nerf/kernels.py`` build on it.
-The library is looked for in the installed package (``splatinit/_lib``) and compiled at installation, never at a call.
+The libraries are looked for in the installed package (``splatinit/_lib``); they are compiled at installation, never at
+a call.
 
-:mod:`.loading` finds the library and says what it was built for, :mod:`.tensors` hands memory to it;
-:mod:`.rasterization`, :mod:`.optimization`, :mod:`.stereo` and :mod:`.field` are the parts of cuda/include/splat/api.h.
+splat_cpu and splat_cuda are one :class:`Engine` each (:mod:`.engines`); :func:`cuda_engine` (:mod:`.cuda`) says what is
+missing where the second cannot run, and tries it out (:mod:`.selfcheck`). :mod:`.loading` finds the libraries,
+:mod:`.driver` the GPUs, :mod:`.tensors` hands memory to them. :mod:`.rasterization` and :mod:`.optimization` are what
+both engines do; :mod:`.stereo` and :mod:`.field` are of splat_cpu alone.
 """
 
+from .arguments import AdamArg, AuxArg, FrameInfo, GaussiansArg, GradientsArg, ImageArg, ViewArg
+from .cuda import LIBRARY_VARIABLE, cuda_engine, cuda_library, cuda_library_path, engine_for, usable_engine
+from .engines import CpuEngine, CudaEngine, Engine, cpu_engine
 from .field import (
     HashGrid,
     Mlp,
@@ -35,31 +41,22 @@ from .loading import (
     set_threads,
 )
 from .optimization import adam_step_, l1_dssim
-from .rasterization import (
-    STAGES,
-    AdamArg,
-    AuxArg,
-    FrameInfo,
-    GaussiansArg,
-    GradientsArg,
-    ImageArg,
-    ViewArg,
-    Workspace,
-    backward,
-    count_pairs,
-    forward,
-)
+from .rasterization import STAGES, Workspace, backward, count_pairs, forward
 from .stereo import Stereo, StereoPhoto, stereo_minima, stereo_semiglobal
-from .tensors import address, pointer, recycled
+from .tensors import address, numbers, pointer, recycled
 
 __all__ = [
     "AdamArg",
     "AuxArg",
+    "CpuEngine",
+    "CudaEngine",
+    "Engine",
     "FrameInfo",
     "GaussiansArg",
     "GradientsArg",
     "HashGrid",
     "ImageArg",
+    "LIBRARY_VARIABLE",
     "Mlp",
     "OUT_OF_MEMORY",
     "RaySamples",
@@ -77,6 +74,11 @@ __all__ = [
     "build_info",
     "check_code",
     "count_pairs",
+    "cpu_engine",
+    "cuda_engine",
+    "cuda_library",
+    "cuda_library_path",
+    "engine_for",
     "forward",
     "grid_features",
     "grid_features_vjp",
@@ -85,6 +87,7 @@ __all__ = [
     "library_path",
     "mlp_outputs",
     "mlp_outputs_vjp",
+    "numbers",
     "occupancy_put_",
     "pointer",
     "ray_samples",
@@ -97,4 +100,5 @@ __all__ = [
     "space_unit",
     "stereo_minima",
     "stereo_semiglobal",
+    "usable_engine",
 ]

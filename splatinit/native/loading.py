@@ -1,4 +1,5 @@
-"""Finds the library splat_cpu, loads it with ctypes and gives its functions their types; what it was built for."""
+"""Finds the native libraries, loads them with ctypes and gives their functions their types; what splat_cpu was built
+for."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from ..errors import BackendError, ConfigError, NotBuilt, OutOfMemory
 
 # An editable install keeps what was compiled in site-packages, beside the source tree; both are in the package's path.
 LIBRARY_FOLDERS = [Path(folder) / "_lib" for folder in PACKAGE_PATH]
-OK, OUT_OF_MEMORY, BAD_ARGUMENT, TOO_MANY_PAIRS = 0, -1, -2, -3
+OK, OUT_OF_MEMORY, BAD_ARGUMENT, TOO_MANY_PAIRS, DEVICE_ERROR = 0, -1, -2, -3, -4
 
 Signature = tuple[Any, Sequence[Any]]  # ctypes of the result and of the arguments
 _signatures: dict[str, Signature] = {
@@ -30,8 +31,17 @@ _signatures: dict[str, Signature] = {
 
 
 def declare(signatures: Mapping[str, Signature]) -> None:
-    """The functions that a part of this package calls, at its import: :func:`library` types them."""
+    """The functions that a part of this package calls, at its import: :func:`typed` finds them by their first words."""
     _signatures.update(signatures)
+
+
+def typed(lib: ctypes.CDLL, prefix: str) -> ctypes.CDLL:
+    """``lib`` with typed functions, those that begin with ``prefix``. Raises AttributeError where it lacks one."""
+    for name, (restype, argtypes) in _signatures.items():
+        if name.startswith(prefix):
+            function = getattr(lib, name)
+            function.restype, function.argtypes = restype, argtypes
+    return lib
 
 
 def library_path(name: str) -> Path:
@@ -63,9 +73,7 @@ def library() -> ctypes.CDLL:
             hint=f"It is built when splatinit is installed (pip install .); expected at {path}.",
             path=path,
         ) from error
-    for name, (restype, argtypes) in _signatures.items():
-        function = getattr(lib, name)
-        function.restype, function.argtypes = restype, argtypes
+    typed(lib, "splat_cpu_")
     if os.environ.get("SPLATINIT_THREADS"):
         lib.splat_cpu_set_threads(_positive_int("SPLATINIT_THREADS"))
     level = os.environ.get("SPLATINIT_SIMD")
@@ -85,31 +93,17 @@ def _positive_int(variable: str) -> int:
 
 
 def build_info() -> dict[str, object]:
-    """Facts for ``splatinit doctor``: version, simd, threads, cuda. Raises NotBuilt without the library."""
+    """Facts for ``splatinit doctor``: version, simd, threads. Raises NotBuilt without the library."""
     lib = library()
     return {
         "version": lib.splat_cpu_version().decode(),
         "simd": lib.splat_cpu_simd().decode(),
         "threads": lib.splat_cpu_threads(),
-        "cuda": _cuda_state(),
     }
 
 
-def _cuda_state() -> str:
-    """Whether splat_cuda was built, and which devices it sees. It has no engine yet."""
-    path = library_path("splat_cuda")
-    if not path.exists():
-        return "not built (no CUDA compiler at installation)"
-    try:
-        lib = ctypes.CDLL(str(path))
-    except OSError as error:
-        return f"built, but cannot be loaded: {error}"
-    lib.splat_cuda_version.restype = c_char_p
-    return f"{lib.splat_cuda_version().decode()}, {lib.splat_cuda_device_count()} devices, no engine yet"
-
-
 def set_threads(threads: int) -> None:
-    """Number of threads of the native engine; its results do not depend on it."""
+    """Number of threads of the native CPU engine; its results do not depend on it."""
     library().splat_cpu_set_threads(threads)
 
 
@@ -124,7 +118,7 @@ ROOM = "Close other programs, or use fewer threads (SPLATINIT_THREADS) or a smal
 
 
 def check_code(code: int, what: str, *, hint: str = ROOM) -> None:
-    """Turn a return code of the library into the error it stands for; ``hint``: what helps where memory runs out."""
+    """Turn a return code of a library into the error it stands for; ``hint``: what helps where memory runs out."""
     if code == OK:
         return
     if code == OUT_OF_MEMORY:

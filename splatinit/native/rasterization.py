@@ -1,132 +1,54 @@
-"""Rendering of Gaussians and its gradients. ``raster/native.py`` builds on it."""
+"""Rendering of Gaussians and its gradients, by either engine. ``raster/native.py`` builds on it."""
 
 from __future__ import annotations
 
-from ctypes import POINTER, Structure, byref, c_double, c_float, c_int, c_int32, c_int64, c_void_p
+from collections.abc import Mapping
+from ctypes import byref, c_double, c_int64
 
-from ..errors import OutOfMemory
-from .loading import check_code, declare, library
+from .arguments import AdamArg, AuxArg, FrameInfo, GaussiansArg, GradientsArg, ImageArg, ViewArg
+from .engines import Engine, cpu_engine
 
 STAGES = ("project", "sort_and_bin", "blend", "loss", "blend_vjp", "project_vjp")  # of Workspace.timings
 FEWER = "Use fewer Gaussians (densify.max_count) or a smaller --max-size."  # where memory runs out
 
 
-# The structs of cuda/include/splat/api.h, field by field.
-class GaussiansArg(Structure):
-    _fields_ = [
-        ("n", c_int64),
-        ("k", c_int32),
-        *((name, c_void_p) for name in ("means", "quats", "log_scales", "logit_opacities", "sh0", "shN")),
-    ]
-
-
-class ViewArg(Structure):
-    _fields_ = [
-        ("viewmat", c_float * 16),
-        *((name, c_float) for name in ("fx", "fy", "cx", "cy")),
-        *((name, c_int32) for name in ("width", "height", "sh_degree", "antialiased")),
-        ("eps2d", c_float),
-        ("background", c_float * 3),
-    ]
-
-
-class ImageArg(Structure):
-    """Also splat_image_cotangents: the same three pointers."""
-
-    _fields_ = [(name, c_void_p) for name in ("rgb", "alpha", "depth")]
-
-
-class AuxArg(Structure):
-    _fields_ = [(name, c_void_p) for name in ("means2d", "depths", "radii", "visible", "blend_weight")]
-
-
-class GradientsArg(Structure):
-    _fields_ = [
-        (name, c_void_p)
-        for name in (
-            "means",
-            "quats",
-            "log_scales",
-            "logit_opacities",
-            "sh0",
-            "shN",
-            "viewmat",
-            "background",
-            "means2d",
-            "means2d_abs",
-        )
-    ]
-
-
-class AdamArg(Structure):
-    _fields_ = [
-        *((name, c_void_p * 6) for name in ("param", "exp_avg", "exp_avg_sq")),
-        ("lr", c_double * 6),
-        *((name, c_double) for name in ("beta1", "beta2", "eps")),
-        ("step", c_int64),
-        *((name, c_int32) for name in ("only_touched", "sh_degree_grows")),
-    ]
-
-
-class FrameInfo(Structure):
-    """What a forward pass met: visible Gaussians with at least one tile, (tile, Gaussian) pairs, bytes of buffers."""
-
-    _fields_ = [("n_visible", c_int64), ("n_pairs", c_int64), ("bytes", c_int64)]
-
-
-declare(
-    {
-        "splat_cpu_workspace_create": (c_void_p, []),
-        "splat_cpu_workspace_destroy": (None, [c_void_p]),
-        "splat_cpu_forward": (
-            c_int,
-            [c_void_p, *map(POINTER, (GaussiansArg, ViewArg, ImageArg, AuxArg, FrameInfo))],
-        ),
-        "splat_cpu_backward": (
-            c_int,
-            [c_void_p, *map(POINTER, (GaussiansArg, ViewArg, ImageArg, GradientsArg, AdamArg))],
-        ),
-        "splat_cpu_count_pairs": (c_int, [c_void_p, *map(POINTER, (ViewArg, c_int64, c_int64))]),
-        "splat_cpu_timings": (None, [c_void_p, POINTER(c_double)]),
-    }
-)
-
-
 class Workspace:
-    """Buffers of one forward/backward pair. Taken from a pool, and back in it when no longer referenced."""
+    """Buffers of one forward/backward pair of an engine. Those of one that is gone are used again.
 
-    _pool: list[int] = []
-    _POOL_SIZE = 2  # one for training, one for renders in between; more would only hold memory
+    Args:
+        engine: None for that of the CPU.
+        options: of the CUDA engine, by name (cuda/include/splat/api_cuda.h), such as ``{"deterministic": 1}``; those
+            that are not named are 0.
+    """
 
-    def __init__(self) -> None:
-        self._destroy = library().splat_cpu_workspace_destroy
-        self.handle = self._pool.pop() if self._pool else library().splat_cpu_workspace_create()
-        if not self.handle:
-            raise OutOfMemory("The native engine could not allocate its workspace.")
+    def __init__(self, engine: Engine | None = None, options: Mapping[str, int] | None = None) -> None:
+        self.engine = engine or cpu_engine()
+        self.options = dict(options or {})
+        self.buffers = self.engine.take(self.options)
 
     def __del__(self) -> None:
-        handle = getattr(self, "handle", None)
-        if not handle:
-            return
-        if len(self._pool) < self._POOL_SIZE:
-            self._pool.append(handle)
-        else:
-            self._destroy(handle)
+        if hasattr(self, "buffers"):
+            self.engine.give_back(self.buffers)
+
+    @property
+    def timed(self) -> bool:
+        """Whether :meth:`timings` can be had, without a wait on the CPU; the CUDA engine measures if option "timings"
+        is 1."""
+        return self.engine.timed or bool(self.options.get("timings"))
 
     def timings(self) -> dict[str, float]:
-        """Seconds of the stages of the last passes."""
+        """Seconds of the stages of the last passes. The CUDA engine waits for them to end."""
         seconds = (c_double * len(STAGES))()
-        library().splat_cpu_timings(self.handle, seconds)
+        self.engine.timings(self.buffers, seconds)
         return dict(zip(STAGES, seconds, strict=True))
 
 
 def forward(
     workspace: Workspace, gaussians: GaussiansArg, view: ViewArg, image: ImageArg, aux: AuxArg, info: FrameInfo
 ) -> None:
-    code = library().splat_cpu_forward(
-        workspace.handle, byref(gaussians), byref(view), byref(image), byref(aux), byref(info)
-    )
-    check_code(code, "render", hint=FEWER)
+    """Draw. All memory is on the device of the workspace's engine; ``info`` is complete on return."""
+    arguments = byref(gaussians), byref(view), byref(image), byref(aux), byref(info)
+    _call(workspace, "forward", "render", *arguments)
 
 
 def backward(
@@ -137,20 +59,18 @@ def backward(
     gradients: GradientsArg,
     adam: AdamArg | None = None,
 ) -> None:
-    code = library().splat_cpu_backward(
-        workspace.handle,
-        byref(gaussians),
-        byref(view),
-        byref(v_image),
-        byref(gradients),
-        None if adam is None else byref(adam),
-    )
-    check_code(code, "backward of render", hint=FEWER)
+    """Gradients of the last :func:`forward` of the workspace; with ``adam``, they go into the Gaussians at once."""
+    arguments = byref(gaussians), byref(view), byref(v_image), byref(gradients), None if adam is None else byref(adam)
+    _call(workspace, "backward", "backward of render", *arguments)
 
 
 def count_pairs(workspace: Workspace, view: ViewArg) -> tuple[int, int]:
     """(pixel, Gaussian) pairs that the blend loop of the last forward pass evaluated, and those that it blended."""
     evaluated, blended = c_int64(), c_int64()
-    code = library().splat_cpu_count_pairs(workspace.handle, byref(view), byref(evaluated), byref(blended))
-    check_code(code, "counting pairs")
+    _call(workspace, "count_pairs", "counting pairs", byref(view), byref(evaluated), byref(blended))
     return evaluated.value, blended.value
+
+
+def _call(workspace: Workspace, name: str, what: str, *arguments: object) -> None:
+    buffers = workspace.buffers
+    workspace.engine.call(name, what, buffers.handle, *arguments, buffers=buffers, hint=FEWER)

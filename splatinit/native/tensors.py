@@ -1,4 +1,4 @@
-"""Memory that the library reads and writes: tensors, checked, and recycled."""
+"""Memory that the libraries read and write: tensors, checked, and recycled."""
 
 from __future__ import annotations
 
@@ -13,22 +13,33 @@ if TYPE_CHECKING:
     import torch
 
 
-def pointer(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> int:
-    """Address of a contiguous float32 CPU tensor of exactly ``shape``. Raises ShapeError otherwise."""
+def pointer(name: str, tensor: torch.Tensor, shape: tuple[int, ...], device: torch.device | None = None) -> int:
+    """Address of a contiguous float32 tensor of exactly ``shape`` on ``device`` (None: the CPU). Raises ShapeError
+    otherwise."""
+    check_tensor(name, tensor, shape, device)
+    return address(tensor)
+
+
+def check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int, ...], device: torch.device | None = None) -> None:
+    """Raise ShapeError unless the tensor is float32, contiguous, of ``shape`` and on ``device`` (None: the CPU)."""
     import torch
 
-    if (
-        tensor.dtype != torch.float32
-        or tensor.device.type != "cpu"
-        or tuple(tensor.shape) != shape
-        or not tensor.is_contiguous()
-    ):
+    here = tensor.device.type == "cpu" if device is None else tensor.device == device
+    if tensor.dtype != torch.float32 or not here or tuple(tensor.shape) != shape or not tensor.is_contiguous():
         layout = "" if tensor.is_contiguous() else ", not contiguous"
         raise ShapeError(
-            f"{name} must be {list(shape)} float32 on cpu, contiguous; got {list(tensor.shape)} "
+            f"{name} must be {list(shape)} float32 on {device or 'cpu'}, contiguous; got {list(tensor.shape)} "
             f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}{layout}."
         )
-    return tensor.data_ptr()
+
+
+def numbers(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> list[float]:
+    """The numbers of a small float32 tensor, row by row, for an argument that is passed by value.
+
+    Those of a tensor on a GPU are waited for. Raises ShapeError unless it is contiguous and exactly of ``shape``.
+    """
+    check_tensor(name, tensor, shape, tensor.device)
+    return tensor.detach().flatten().tolist()
 
 
 _spare: dict[tuple[int, ...], list[np.ndarray]] = {}  # arrays of one length

@@ -18,6 +18,15 @@ BACKENDS.register(
 )
 BACKENDS.register(
     Spec(
+        name="cuda",
+        impl="splatinit.raster.native:CudaRasterizer",
+        summary="our native engine on an NVIDIA GPU: the same maths, the same bits in every run",
+        source="splatinit; maths of Kerbl et al. 2023 and Zwicker et al. 2002",
+        status="tested in an emulation of the GPU; not yet run on one",
+    )
+)
+BACKENDS.register(
+    Spec(
         name="reference",
         impl="splatinit.raster.reference:ReferenceRasterizer",
         summary="plain torch, one pixel × all Gaussians: slow and independent, the oracle of the tests",
@@ -27,7 +36,10 @@ BACKENDS.register(
 
 
 def make_rasterizer(name: str) -> Rasterizer:
-    """The backend called ``name``, ready to render. Raises NotBuilt or MissingExtra when it cannot run here."""
+    """The backend called ``name``, ready to render.
+
+    Raises NotBuilt or MissingExtra when it cannot run here, BackendError when it does not compute what it should.
+    """
     return BACKENDS.load(name)()
 
 

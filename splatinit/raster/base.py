@@ -43,9 +43,15 @@ class RasterSettings:
 
 
 class Rasterizer(Protocol):
-    """A backend. Differentiable w.r.t. the six tensors of the Gaussians, the background and ``cam_from_world``."""
+    """A backend. Differentiable w.r.t. the six tensors of the Gaussians, the background and ``cam_from_world``.
+
+    Attributes:
+        name: in the registry.
+        device: where the tensors of the Gaussians lie that it draws, and everything that it returns.
+    """
 
     name: str
+    device: torch.device
 
     def render(
         self,
@@ -63,10 +69,12 @@ class Rasterizer(Protocol):
 
         Args:
             gaussians: n ≥ 0 Gaussians; their tensors may require gradients.
-            background: [3] sRGB, black if None; may require a gradient.
+            background: [3] sRGB, black if None; may require a gradient. A tensor on the CPU, whatever the device: it
+                is read as three numbers. One on the device is taken, too, but reading it waits for the device.
             sh_degree: SH degree to evaluate, at most that of the Gaussians; None for all.
-            cam_from_world: [4, 4] float32 in place of the camera's own pose, where its gradient is wanted. The
-                rotation is taken as nine free numbers: the gradient is that of the 12 entries.
+            cam_from_world: [4, 4] float32 in place of the camera's own pose, where its gradient is wanted; on the CPU
+                or on the device, as ``background``. The rotation is taken as nine free numbers: the gradient is that of
+                the 12 entries.
             with_depth: also return the expected depth.
             with_stats: also return ``aux.blend_weight``, and let backward fill ``aux.v_means2d`` and
                 ``aux.v_means2d_abs``.

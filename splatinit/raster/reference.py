@@ -189,6 +189,7 @@ class ReferenceRasterizer:
     """See :class:`splatinit.raster.base.Rasterizer`; this backend takes any floating dtype and runs on the CPU."""
 
     name = "reference"
+    device = torch.device("cpu")
 
     def render(
         self,

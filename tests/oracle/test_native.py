@@ -6,7 +6,6 @@ import ctypes
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,13 +15,13 @@ import pytest
 import tiny
 import torch
 from compare import assert_matches
+from native_build import CUDA, built, ctest
 from strategies import KINDS, RasterCase
 
 from splatinit import native
 from splatinit.errors import ConfigError, ShapeError
 from splatinit.raster.base import RasterSettings
 
-ROOT = Path(__file__).parents[2]
 LEVELS, ARM_LEVELS = ("generic", "avx2", "avx512", "neon"), ("generic", "neon")
 pytestmark = pytest.mark.skipif(not native.available(), reason="splat_cpu is not built in this installation")
 
@@ -48,56 +47,25 @@ def restore_simd() -> Iterator[None]:
     native.set_simd(before)
 
 
-def tool(name: str) -> str | None:
-    """Of the machine, or of the environment that runs the tests (CMake is a package, too)."""
-    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-
-
-def built(folder: Path, *options: str) -> Path:
-    """A build of the native library and its tests, as cuda/README.md says."""
-    cmake = tool("cmake")
-    if cmake is None:
-        pytest.skip("no cmake on this machine")
-    command = [cmake, "-S", str(ROOT / "cuda"), "-B", str(folder), "-DSPLATINIT_CUDA=OFF", "-DSPLATINIT_TESTS=ON"]
-    for step in ([*command, *options], [cmake, "--build", str(folder), "--parallel", "2"]):
-        result = subprocess.run(step, capture_output=True, text=True)
-        assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
-    return folder
-
-
-def ctest(folder: Path, name: str = "") -> str:
-    command = [tool("ctest"), "--test-dir", str(folder), "-V", "-j2", "--no-tests=error", "-R", f"^{name}"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-10_000:]
-    return result.stdout
-
-
-@pytest.fixture(scope="module")
-def native_tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        pytest.skip("no C++ compiler on this machine")
-    return built(tmp_path_factory.mktemp("native"))
-
-
-def test_every_vjp_equals_finite_differences(native_tests: Path) -> None:
-    assert ctest(native_tests, "vjp").count(" ok\n") >= 15
+def test_every_vjp_equals_finite_differences(native_build: Path) -> None:
+    assert ctest(native_build, "vjp").count(" ok\n") >= 15
 
 
 @pytest.mark.parametrize("level", runnable_levels())
-def test_vector_functions_keep_their_error_bounds(level: str, native_tests: Path) -> None:
-    assert ctest(native_tests, f"simd_{level}").count(" ok\n") == 6
+def test_vector_functions_keep_their_error_bounds(level: str, native_build: Path) -> None:
+    assert ctest(native_build, f"simd_{level}").count(" ok\n") == 6
 
 
 @pytest.mark.parametrize("level", runnable_levels())
-def test_the_c_interface_survives_everything_alike_with_any_number_of_threads(level: str, native_tests: Path) -> None:
-    assert re.search(rf" {level}: .* checks: ok$", ctest(native_tests, f"engine_{level}"), re.MULTILINE)
+def test_the_c_interface_survives_everything_alike_with_any_number_of_threads(level: str, native_build: Path) -> None:
+    assert re.search(rf" {level}: .* checks: ok$", ctest(native_build, f"engine_{level}"), re.MULTILINE)
 
 
 def test_the_level_neon_in_an_emulator(tmp_path: Path) -> None:
     for name in ("aarch64-linux-gnu-g++", "qemu-aarch64"):
         if shutil.which(name) is None:
             pytest.skip(f"no {name} on this machine")
-    folder = built(tmp_path, f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'cuda' / 'cross' / 'aarch64.cmake'}")
+    folder = built(tmp_path, f"-DCMAKE_TOOLCHAIN_FILE={CUDA / 'cross' / 'aarch64.cmake'}")
     said = ctest(folder)
     assert "100% tests passed, 0 tests failed out of 5" in said
     assert all(re.search(rf" {level}: .* checks: ok$", said, re.MULTILINE) for level in ARM_LEVELS)
@@ -243,7 +211,7 @@ def test_the_loss_does_not_depend_on_threads(level: str, shape: tuple[int, int],
 
     def compute() -> dict[str, torch.Tensor]:
         loss, v_x = native.l1_dssim(x, y, 0.2)
-        return {"loss": torch.tensor([loss]), "v_x": v_x}
+        return {"loss": loss, "v_x": v_x}
 
     for_each_number_of_threads(compute)
 
@@ -296,7 +264,7 @@ def test_shared_maths_compiles_for_the_device(tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no CUDA compiler on this machine")
-    source = ROOT / "cuda" / "tests" / "device_maths.cu"
-    command = [nvcc, "-std=c++17", "-I", str(ROOT / "cuda" / "include"), "-c", str(source), "-o", str(tmp_path / "o")]
+    source = CUDA / "tests" / "device_maths.cu"
+    command = [nvcc, "-std=c++17", "-I", str(CUDA / "include"), "-c", str(source), "-o", str(tmp_path / "o")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -17,7 +17,7 @@ from tolerances import COLOR, DEPTH, GRADIENT, PIXELS
 from splatinit.errors import ConfigError, ShapeError
 from splatinit.raster.base import RasterSettings
 from splatinit.raster.reference import ReferenceRasterizer
-from splatinit.types import GAUSSIAN_FIELDS, Render
+from splatinit.types import GAUSSIAN_FIELDS, Gaussians, RasterAux, Render
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,8 +58,8 @@ class Result:
 
 
 def run(rasterizer, case: RasterCase, dtype: torch.dtype, decided: torch.Tensor) -> Result:
-    """Forward and backward; the loss leaves out the pixels whose cut-offs rounding decides."""
-    gaussians = case.gaussians.map(lambda tensor: tensor.to(dtype).requires_grad_())
+    """Forward and backward; the loss leaves out the pixels whose cut-offs rounding decides. All on the CPU at last."""
+    gaussians = case.gaussians.map(lambda tensor: tensor.to(rasterizer.device, dtype).requires_grad_())
     background = case.background.to(dtype).requires_grad_()
     pose = torch.from_numpy(case.camera.cam_from_world).to(dtype).requires_grad_()
     render = rasterizer.render(
@@ -73,13 +73,25 @@ def run(rasterizer, case: RasterCase, dtype: torch.dtype, decided: torch.Tensor)
         with_stats=True,
     )
     loss = sum(
-        (image * (cotangent * decided.reshape(decided.shape + (1,) * (image.ndim - 2))).to(dtype)).sum()
+        (image * (cotangent * decided.reshape(decided.shape + (1,) * (image.ndim - 2))).to(image)).sum()
         for image, cotangent in zip((render.rgb, render.alpha, render.depth), case.cotangents(), strict=True)
     )
     loss.backward()
     leaves = {**gaussians.tensors(), "background": background, "cam_from_world": pose}
-    gradients = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
-    return Result(render, gradients)
+    gradients = {
+        name: (torch.zeros_like(leaf) if leaf.grad is None else leaf.grad).cpu() for name, leaf in leaves.items()
+    }
+    return Result(on_cpu(render), gradients)
+
+
+def on_cpu(render: Render) -> Render:
+    aux = {name: None if value is None else value.cpu() for name, value in vars(render.aux).items()}
+    images = (None if image is None else image.cpu() for image in (render.rgb, render.alpha, render.depth))
+    return Render(*images, RasterAux(**aux))
+
+
+def placed(gaussians: Gaussians, backend) -> Gaussians:
+    return gaussians.map(lambda tensor: tensor.to(backend.device))
 
 
 @cache
@@ -198,8 +210,9 @@ def test_any_number_of_threads_gives_the_same_bits(backend, kind: str) -> None:
 
 def test_optional_outputs_do_not_change_the_picture(backend) -> None:
     case = RasterCase(seed=51, n=100)
-    full = backend.render(case.gaussians, case.camera, background=case.background, with_depth=True, with_stats=True)
-    plain = backend.render(case.gaussians, case.camera, background=case.background)
+    gaussians = placed(case.gaussians, backend)
+    full = backend.render(gaussians, case.camera, background=case.background, with_depth=True, with_stats=True)
+    plain = backend.render(gaussians, case.camera, background=case.background)
     assert torch.equal(full.rgb, plain.rgb) and torch.equal(full.alpha, plain.alpha)
     assert plain.depth is None and plain.aux.blend_weight is None
     assert plain.aux.v_means2d is None and plain.aux.v_means2d_abs is None
@@ -207,11 +220,26 @@ def test_optional_outputs_do_not_change_the_picture(backend) -> None:
 
 def test_without_a_background_it_is_black(backend) -> None:
     case = RasterCase(seed=52, n=20)
-    nothing = torch.zeros(3)
+    gaussians, nothing = placed(case.gaussians, backend), torch.zeros(3)
     assert torch.equal(
-        backend.render(case.gaussians, case.camera).rgb,
-        backend.render(case.gaussians, case.camera, background=nothing).rgb,
+        backend.render(gaussians, case.camera).rgb,
+        backend.render(gaussians, case.camera, background=nothing).rgb,
     )
+
+
+def test_a_background_on_the_device_is_one_on_the_cpu(backend) -> None:
+    case = RasterCase(seed=58, n=40)
+    gaussians, pose = placed(case.gaussians, backend), torch.from_numpy(case.camera.cam_from_world).float()
+    results = []
+    for device in (torch.device("cpu"), backend.device):
+        background, given = (tensor.to(device, copy=True).requires_grad_() for tensor in (case.background, pose))
+        rgb = backend.render(gaussians, case.camera, background=background, cam_from_world=given).rgb
+        assert rgb.device == backend.device
+        rgb.sum().backward()
+        assert background.grad.device == given.grad.device == device
+        results.append((rgb.detach().cpu(), background.grad.cpu(), given.grad.cpu()))
+    for here, there in zip(*results, strict=True):
+        assert torch.equal(here, there)
 
 
 @pytest.mark.parametrize("n", [0, 30])
@@ -222,7 +250,7 @@ def test_nothing_in_view_is_the_background(backend, n: int) -> None:
         # Mirrored through the camera centre: in front becomes behind.
         centre = torch.from_numpy(case.camera.center).float()
         behind = replace(behind, means=2 * centre - behind.means)
-    gaussians = behind.map(lambda tensor: tensor.clone().requires_grad_())
+    gaussians = behind.map(lambda tensor: tensor.to(backend.device, copy=True).requires_grad_())
     background = case.background.requires_grad_()
     render = backend.render(gaussians, case.camera, background=background, with_depth=True, with_stats=True)
     assert_matches("rgb", render.rgb, case.background.detach().expand(case.height, case.width, 3), 0.0)
@@ -237,16 +265,16 @@ def test_the_given_pose_replaces_the_cameras(backend) -> None:
     case, other = RasterCase(seed=54, n=60), RasterCase(seed=55, n=60)
     pose = torch.from_numpy(other.camera.cam_from_world).float()
     moved = replace(case.camera, cam_from_world=other.camera.cam_from_world)
-    by_argument = backend.render(other.gaussians, case.camera, cam_from_world=pose)
-    by_camera = backend.render(other.gaussians, moved)
+    gaussians = placed(other.gaussians, backend)
+    by_argument = backend.render(gaussians, case.camera, cam_from_world=pose)
+    by_camera = backend.render(gaussians, moved)
     assert torch.equal(by_argument.rgb, by_camera.rgb)
     assert by_camera.alpha.any()
 
 
 def test_only_what_requires_a_gradient_gets_one(backend) -> None:
     case = RasterCase(seed=56, n=60)
-    reference, _ = truth(case)
-    gaussians = case.gaussians
+    gaussians = placed(case.gaussians, backend)
     gaussians.sh0.requires_grad_()
     render = backend.render(gaussians, case.camera)
     render.rgb.sum().backward()
@@ -258,9 +286,10 @@ def test_only_what_requires_a_gradient_gets_one(backend) -> None:
 
 def test_wrong_requests_are_refused(backend) -> None:
     case = RasterCase(seed=57, n=5, sh_degree=1)
+    gaussians = placed(case.gaussians, backend)
     with pytest.raises(ConfigError, match="0 to 1"):
-        backend.render(case.gaussians, case.camera, sh_degree=2)
+        backend.render(gaussians, case.camera, sh_degree=2)
     with pytest.raises(ShapeError):
-        backend.render(case.gaussians, case.camera, background=torch.zeros(4))
+        backend.render(gaussians, case.camera, background=torch.zeros(4))
     with pytest.raises(ShapeError):
-        backend.render(case.gaussians, case.camera, cam_from_world=torch.eye(3))
+        backend.render(gaussians, case.camera, cam_from_world=torch.eye(3))

@@ -280,7 +280,7 @@ class _Full:
 
 
 def test_each_part_of_the_native_engine_says_what_helps_where_memory_runs_out(monkeypatch):
-    for part in (native.field, native.stereo, native.rasterization):
+    for part in (native.field, native.stereo):
         monkeypatch.setattr(part, "library", _Full)
     mlp = native.Mlp(inputs=3, width=4, hidden=1, outputs=2)
     weights, x, v = torch.zeros(mlp.size), torch.zeros(5, 3), torch.zeros(5, 2)
@@ -292,9 +292,11 @@ def test_each_part_of_the_native_engine_says_what_helps_where_memory_runs_out(mo
         native.stereo_semiglobal(np.zeros((3, 2, 4)), np.zeros((3, 4)), slope=0.1, jump=1.0)
     for caught in (outputs, gradient, smoothed):
         assert "SPLATINIT_THREADS" in str(caught.value) and "Gaussians" not in str(caught.value)
+    workspace = native.Workspace()
+    monkeypatch.setattr(workspace.engine, "library", _Full())
     with says(OutOfMemory, "^render: out of memory.\n.*densify.max_count"):
         native.forward(
-            SimpleNamespace(handle=None),
+            workspace,
             native.GaussiansArg(),
             native.ViewArg(),
             native.ImageArg(),
@@ -320,8 +322,9 @@ def test_native_library(tmp_path, monkeypatch):
         native.library.__wrapped__()
     with says(ConfigError, "The instruction set 'abacus' is unknown or cannot run on this processor"):
         native.set_simd("abacus")
-    empty = SimpleNamespace(splat_cpu_workspace_destroy=None, splat_cpu_workspace_create=lambda: None)
-    monkeypatch.setattr(native.rasterization, "library", lambda: empty)
-    monkeypatch.setattr(native.Workspace, "_pool", [])
+    engine = native.CpuEngine()
+    engine.library = SimpleNamespace(splat_cpu_workspace_create=lambda: None)
     with says(OutOfMemory, "The native engine could not allocate its workspace"):
-        native.Workspace()
+        native.Workspace(engine)
+    with says(ConfigError, "The CPU engine has no option 'deterministic'; options are of the CUDA engine"):
+        native.Workspace(options={"deterministic": 1})
