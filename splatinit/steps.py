@@ -146,7 +146,7 @@ class NativeStep:
         if memory is None or len(memory) < count:
             # Gaussians come in many small refinements: room for some more of them.
             self._memory[name] = memory = self._engine.empty(count + count // 8, dtype=dtype)
-        return memory[:count].view(shape)
+        return memory.narrow(0, 0, count).view(shape)
 
     def loss(self, task: StepTask) -> torch.Tensor:
         gaussians, camera = self._adam.gaussians, task.camera

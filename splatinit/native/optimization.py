@@ -53,7 +53,7 @@ def l1_dssim(
         address(loss),
         buffers=buffers,
     )
-    return loss[0], v_rgb
+    return loss.select(0, 0), v_rgb
 
 
 def adam_step_(

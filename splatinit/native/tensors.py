@@ -34,12 +34,13 @@ def check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int, ...], device
 
 
 def numbers(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> list[float]:
-    """The numbers of a small float32 tensor, row by row, for an argument that is passed by value.
+    """The numbers of a small float32 tensor of one or two dimensions, row by row, for an argument passed by value.
 
     Those of a tensor on a GPU are waited for. Raises ShapeError unless it is contiguous and exactly of ``shape``.
     """
     check_tensor(name, tensor, shape, tensor.device)
-    return tensor.detach().flatten().tolist()
+    rows = tensor.tolist()
+    return rows if len(shape) == 1 else [number for row in rows for number in row]
 
 
 _spare: dict[tuple[int, ...], list[np.ndarray]] = {}  # arrays of one length
