@@ -31,3 +31,8 @@ CUTOFF_DEPTH = 2e-6
 # A float32 covariance with condition number c has an inverse that is wrong by about c × 6e-8, and so is the exponent
 # (≤ 5.5) that it scales; rounding of the covariance's own entries adds the same again.
 FLOAT32_EPS = 6e-8
+
+# gsplat, in multiples of COLOR and GRADIENT. Antialiased, because it takes the determinant of a covariance without
+# eps2d as a difference of products in float32, which loses the digits of a needle. On a GPU, because its kernels are
+# built with fast exponentials, and divide the transmittance back in backward.
+GSPLAT_LOOSE = 10.0

@@ -33,6 +33,28 @@ BACKENDS.register(
         source="Kerbl et al. 2023",
     )
 )
+BACKENDS.register(
+    Spec(
+        name="gsplat",
+        impl="splatinit.raster.gsplat:GsplatRasterizer",
+        summary="the library gsplat, on CUDA devices; compiles its kernels at its first use, or brings them",
+        source="arXiv:2409.06765",
+        status="tested with kernels of our own in place of gsplat's, not on a GPU",
+        needs=("gsplat",),
+        extra="gsplat",
+    )
+)
+BACKENDS.register(
+    Spec(
+        name="gsplat-packed",
+        impl="splatinit.raster.gsplat:PackedGsplatRasterizer",
+        summary="gsplat in its packed mode: less memory where a view sees little of the scene, more time otherwise",
+        source="arXiv:2409.06765",
+        status="tested with kernels of our own in place of gsplat's, not on a GPU",
+        needs=("gsplat",),
+        extra="gsplat",
+    )
+)
 
 
 def make_rasterizer(name: str) -> Rasterizer:
