@@ -16,7 +16,7 @@ size_t sort_scratch(int64_t count) {
     size_t bytes = 0;
     cub::DoubleBuffer<Key> keys(nullptr, nullptr);
     cub::DoubleBuffer<uint32_t> values(nullptr, nullptr);
-    check(cub::DeviceRadixSort::SortPairs(nullptr, bytes, keys, values, count), "asking for the memory of a sort");
+    check(cub::DeviceRadixSort::SortPairs(nullptr, bytes, keys, values, int(count)), "asking for the memory of a sort");
     return bytes;
 }
 
@@ -24,7 +24,7 @@ template <class Key>
 void sort(void* scratch, size_t bytes, SortBuffers<Key>& buffers, int64_t count, int bits, cudaStream_t stream) {
     cub::DoubleBuffer<Key> keys(buffers.from, buffers.other);
     cub::DoubleBuffer<uint32_t> values(buffers.values_from, buffers.values_other);
-    check(cub::DeviceRadixSort::SortPairs(scratch, bytes, keys, values, count, 0, bits, stream), "sorting pairs");
+    check(cub::DeviceRadixSort::SortPairs(scratch, bytes, keys, values, int(count), 0, bits, stream), "sorting pairs");
     buffers = {keys.Current(), keys.Alternate(), values.Current(), values.Alternate()};
 }
 
@@ -33,7 +33,7 @@ void sort(void* scratch, size_t bytes, SortBuffers<Key>& buffers, int64_t count,
 size_t scan_scratch(int64_t count) {
     size_t bytes = 0;
     uint32_t* none = nullptr;
-    check(cub::DeviceScan::InclusiveScan(nullptr, bytes, none, none, AddUpTo(), count), "asking for the memory of a prefix sum");
+    check(cub::DeviceScan::InclusiveScan(nullptr, bytes, none, none, AddUpTo(), int(count)), "asking for the memory of a prefix sum");
     return bytes;
 }
 size_t sort_scratch_depth(int64_t count) { return sort_scratch<uint32_t>(count); }
@@ -41,7 +41,7 @@ size_t sort_scratch_tile16(int64_t count) { return sort_scratch<uint16_t>(count)
 size_t sort_scratch_tile32(int64_t count) { return sort_scratch<uint32_t>(count); }
 
 void scan(void* scratch, size_t bytes, uint32_t* values, int64_t count, cudaStream_t stream) {
-    check(cub::DeviceScan::InclusiveScan(scratch, bytes, values, values, AddUpTo(), count, stream), "summing pairs");
+    check(cub::DeviceScan::InclusiveScan(scratch, bytes, values, values, AddUpTo(), int(count), stream), "summing pairs");
 }
 void sort_pairs(void* scratch, size_t bytes, SortBuffers<uint32_t>& buffers, int64_t count, int bits, cudaStream_t stream) {
     sort(scratch, bytes, buffers, count, bits, stream);

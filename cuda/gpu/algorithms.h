@@ -5,7 +5,7 @@
 
 namespace splat {
 
-// Bytes of scratch memory for `count` items.
+// Bytes of scratch memory for `count` items, fewer than 2^31 (CUB's kernels for 32-bit offsets are the faster ones).
 size_t scan_scratch(int64_t count);
 size_t sort_scratch_depth(int64_t count);
 size_t sort_scratch_tile16(int64_t count);

@@ -1,6 +1,8 @@
 // Blending front to back: a block draws a tile, its Gaussians come through shared memory batch by batch.
 #pragma once
 
+#include <cstddef>
+
 #include "frame.h"
 #include "warp.h"
 
@@ -12,11 +14,11 @@ struct Splat {
     float4 reach;  // qd, log2_opacity, half_x, half_y
     float4 color;  // r, g, b, depth
 };
+static_assert(offsetof(Record, qd) == 16 && offsetof(Record, r) == 32 && offsetof(Record, reach) == 48, "a splat is the head of a record");
 
-__device__ __forceinline__ void load_splat(const Record& r, Splat& s) {
-    s.place = make_float4(r.x, r.y, r.qa, r.shear);
-    s.reach = make_float4(r.qd, r.log2_opacity, r.half_x, r.half_y);
-    s.color = make_float4(r.r, r.g, r.b, r.depth);
+__device__ __forceinline__ void load_splat(const Record& record, Splat& s) {
+    const float4* head = reinterpret_cast<const float4*>(&record);
+    s.place = head[0], s.reach = head[1], s.color = head[2];
 }
 
 // The Gaussian of an entry.

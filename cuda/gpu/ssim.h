@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(kLossThreads) loss_maps_kernel(LossImages imag
     Tile& s = shared.tile;
     const int left = (int(blockIdx.x) % blocks_x) * kLossWide, top = (int(blockIdx.x) / blocks_x) * kLossHigh, thread = int(threadIdx.x);
     const int64_t count = 3 * int64_t(images.width) * images.height;
-    double ssim = 0.0;
+    float ssim = 0.0f;  // of a few pixels
     for (int channel = 0; channel < 3; ++channel) {
         __syncthreads();
         for (int e = thread; e < Tile::kRows * Tile::kColumns; e += kLossThreads) {
@@ -142,13 +142,13 @@ __global__ void __launch_bounds__(kLossThreads) loss_maps_kernel(LossImages imag
                 const float tap = tap_at(window, t - kSsimRadius);
                 for (int k = 0; k < kMoments; ++k) m[k] = fmaf(tap, s.along[k][row + t][column], m[k]);
             }
-            ssim += double(ssim_value_vjp(m[0], m[1], m[2], m[3], &v[0], &v[1], &v[2]));
+            ssim += ssim_value_vjp(m[0], m[1], m[2], m[3], &v[0], &v[1], &v[2]);
             const int64_t at = 3 * (int64_t(y) * images.width + x) + channel;
             for (int k = 0; k < kMaps; ++k) maps[k * count + at] = v[k];
         }
     }
-    ssim = block_sum<kLossThreads / kWarp>(ssim, shared.part);
-    if (thread == 0) parts[blockIdx.x] = ssim;
+    const double sum = block_sum<kLossThreads / kWarp>(double(ssim), shared.part);
+    if (thread == 0) parts[blockIdx.x] = sum;
 }
 
 __global__ void __launch_bounds__(kLossThreads) loss_gradient_kernel(LossImages images, SsimWindow window, int blocks_x, const float* maps,
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(kLossThreads) loss_gradient_kernel(LossImages 
     Tile& s = shared.tile;
     const int left = (int(blockIdx.x) % blocks_x) * kLossWide, top = (int(blockIdx.x) / blocks_x) * kLossHigh, thread = int(threadIdx.x);
     const int64_t count = 3 * int64_t(images.width) * images.height;
-    double errors = 0.0;
+    float errors = 0.0f;
     for (int channel = 0; channel < 3; ++channel) {
         __syncthreads();
         for (int e = thread; e < Tile::kRows * Tile::kColumns; e += kLossThreads) {
@@ -195,11 +195,11 @@ __global__ void __launch_bounds__(kLossThreads) loss_gradient_kernel(LossImages 
             }
             const int64_t at = 3 * (int64_t(y) * images.width + x) + channel;
             v_x[at] = loss_gradient(images, at, filtered, l1_scale, ssim_scale, &error);
-            errors += double(error);
+            errors += error;
         }
     }
-    errors = block_sum<kLossThreads / kWarp>(errors, shared.part);
-    if (thread == 0) parts[blockIdx.x] = errors;
+    const double sum = block_sum<kLossThreads / kWarp>(double(errors), shared.part);
+    if (thread == 0) parts[blockIdx.x] = sum;
 }
 
 // loss [3] = loss, mean |x - y|, mean ssim, from the parts of the blocks, in a fixed order.

@@ -11,6 +11,8 @@ namespace splat {
 inline namespace SPLAT_LEVEL {
 
 SPLAT_HD double fma(double a, double b, double c) { return a * b + c; }
+// Without this one, a float would become a double.
+SPLAT_HD float fma(float a, float b, float c) { return fmaf(a, b, c); }
 
 // log2 of the unclamped alpha at the offset (dx, dy) = pixel - mean. With the conic (a, b, c) of the covariance
 // [[xx, xy], [xy, yy]], sigma is completed to squares, so that nothing cancels for needle-like Gaussians:

@@ -7,14 +7,14 @@
 
 namespace splat {
 
-// One visible Gaussian as the blend loop reads it: one cache line.
+// One visible Gaussian: one cache line, of which a pixel needs the first three quarters.
 struct alignas(64) Record {
     float x, y;                     // mean2d, px
-    float qa, shear, qd;            // its exponent, see log2_alpha in blend.h
-    float log2_opacity;             // antialiasing included
+    float qa, shear;                // its exponent, see log2_alpha in blend.h
+    float qd, log2_opacity;         // antialiasing included
+    float half_x, half_y;           // of the bounding box of its Ellipse, as is shear
     float r, g, b, depth;
-    float reach, drop;              // of its Ellipse, as is shear: the interval of a pixel row
-    float half_x, half_y;           // and its bounding box
+    float reach, drop;              // the rest of the Ellipse: the interval of a pixel row
     float opacity;
     float dy_right;                 // height above the mean of the ellipse's rightmost point
 };
