@@ -45,8 +45,9 @@ __device__ __forceinline__ void collect_sums(const Frame& f, int64_t i, bool wan
     }
 }
 
+// At least 4 blocks on a multiprocessor, which leaves 128 registers: asked for no number, the compiler spills a few to fit in more.
 template <int kDegree, bool kStaged>
-__global__ void __launch_bounds__(kProjectThreads)
+__global__ void __launch_bounds__(kProjectThreads, 4)
     project_vjp_kernel(splat_gaussians g, View view, Frame f, splat_gradients grads, AdamStep adam, bool updates) {
     constexpr int kHigher = sh_bases(kDegree) - 1;
     struct Shared {
