@@ -37,6 +37,7 @@ class Spec:
         status: honest state, e.g. "as published", "as published, without X", "experimental".
         needs: packages that are not dependencies of splatinit but needed by this part.
         extra: name of the extra that installs ``needs``.
+        gpu: whether it works on a GPU, and cannot without one.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Spec:
     status: str = "complete"
     needs: tuple[str, ...] = ()
     extra: str | None = None
+    gpu: bool = False
 
     def missing(self) -> list[str]:
         """The packages of ``needs`` that are not installed."""

@@ -30,6 +30,7 @@ from typing import Any
 from .. import __version__, environment, memory
 from ..config import RunConfig
 from ..errors import ConfigError, OutputError, SplatinitError
+from ..raster import BACKENDS
 from .folder import SweepFolder, poses_ready
 from .ledger import Ledger
 from .plan import PlannedRun
@@ -49,7 +50,6 @@ _SEEN = 10.0  # s in which a node must see the sweep's folder
 _APPEAR = 60.0  # s in which a shared folder must show what another node wrote: NFS remembers for so long what was not
 _SILENCE = 10.0  # s without a word of tasks that were cancelled, nor a process that holds their runs: they are over
 _STORE = 100 * 2**20  # bytes of Ray's object store on this machine; nothing of a sweep goes there
-_WITHOUT_GPU = ("cpu", "reference")  # backends
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def ask(
     One core each, as with the executor ``local``, more where there are fewer runs than cores; memory in proportion, but
     what it is expected to take. ``alone``, or with a time in place of steps and no say about ``--jobs``: a whole node.
     """
-    gpus = 0.0 if run.raster.name in _WITHOUT_GPU else config.gpus_per_run
+    gpus = config.gpus_per_run if BACKENDS.spec(run.raster.name).gpu else 0.0
     fit = [node for node in nodes if node.get("CPU", 0) >= 1 and (not gpus or node.get("GPU", 0) >= gpus)]
     expected = expected_bytes(run)
     if not fit:  # a cluster that grows when it is asked; what its nodes will be is not known

@@ -155,8 +155,8 @@ cluster.shutdown()
 """
 # The command, but that its backend is taken for one that needs a GPU.
 ON_GPU = """
-from splatinit.sweep import on_ray
-on_ray._WITHOUT_GPU = ()
+from splatinit.raster import BACKENDS
+object.__setattr__(BACKENDS.spec("cpu"), "gpu", True)
 from splatinit.cli import main
 main()
 """

@@ -15,6 +15,7 @@ from splatinit import environment, memory
 from splatinit.comparing import compare
 from splatinit.errors import ConfigError, MissingExtra, OutputError, SplatinitError
 from splatinit.progress import Silent
+from splatinit.raster import BACKENDS
 from splatinit.sweep import SweepFolder, expand, on_ray
 from splatinit.sweep.executors import EXECUTORS, run_sweep
 from splatinit.sweep.ledger import Ledger
@@ -33,8 +34,13 @@ def plan(**tree):
 
 
 CPU_RUN = plan().runs[0].config
-# No backend of the registry needs a GPU on the machines that run the tests: only its name matters here.
-GPU_RUN = replace(CPU_RUN, raster=replace(CPU_RUN.raster, name="cuda"))
+GPU_RUN = replace(CPU_RUN, raster=replace(CPU_RUN.raster, name="on-gpu"))
+
+
+@pytest.fixture(autouse=True)
+def gpu_backend(monkeypatch):
+    """A backend that needs a GPU: only what its spec says of it matters here."""
+    monkeypatch.setitem(BACKENDS._specs, "on-gpu", replace(BACKENDS.spec("cpu"), name="on-gpu", gpu=True))
 
 
 # ------------------------------------------------------------------------------------------------------------- the ask
@@ -296,7 +302,7 @@ def test_what_is_stopped_is_cancelled(sweep):
 
 
 def test_a_wait_for_nodes_that_are_not_there_is_told(sweep, monkeypatch):
-    monkeypatch.setattr(on_ray, "_WITHOUT_GPU", ())
+    monkeypatch.setitem(BACKENDS._specs, "cpu", replace(BACKENDS.spec("cpu"), gpu=True))
     ledger, fake = sweep(failing, gpus_per_run=0.5)
     (note,) = [text for text in ledger.progress.notes if "waiting" in text]
     assert note == "No node of the cluster has 1 cores and 0.5 of a GPU, which a run needs: waiting for one that has."
