@@ -1,18 +1,25 @@
 """How much memory there is, and how much a step will take: asked before it is taken.
 
 What does not fit is refused with the number that would, because the other end is the kernel's: it kills without a word
-the process that took the last page, perhaps after hours.
+the process that took the last page, perhaps after hours. A CUDA device has memory of its own, and says no by an error;
+there, too, a number that is known before is worth more than one that is missed.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
+from . import device as devices
 from .errors import ConfigError, OutOfMemory
+
+if TYPE_CHECKING:
+    import torch
 
 VARIABLE = "SPLATINIT_MEMORY_MB"
 # Left to everything that is not counted here, and to the other programs of the machine.
@@ -28,6 +35,14 @@ _NO_LIMIT = 2**60  # version 1 of the control groups writes a number near 2⁶³
 _ENGINE, _STATISTICS, _PAIRS = 105, 61, 200
 # Bytes per pixel of the largest view: target, mask and background in float32, render and its gradient, tiles.
 _TRAIN_PIXEL = 120
+# The same on a CUDA device, counted from what its engine keeps and not yet measured on one: records (64), depth keys
+# and order twice (16), first pairs (8), gradients of the records (48), and the quarter by which they grow ahead; what
+# drawing tells of each Gaussian (17), gradients of its place (16) and a densifier's sums (8). Four pairs with tiles, of
+# two keys and two numbers (24) and, where sums have to come out the same in every run, a slot for the gradient (48).
+_DEVICE_ENGINE, _DEVICE_STATISTICS, _DEVICE_PAIRS = 170, 41, 288
+_DEVICE_PIXEL = 160  # of the largest view: as above, and the maps of SSIM between its two passes
+# Left on a CUDA device to its driver's own state, and to tensors that fit into no hole between others.
+DEVICE_RESERVE = 512 * 2**20
 # Bytes per pixel of an evaluation: the pictures and SSIM in double precision, or the features of VGG.
 _SSIM_PIXEL, _VGG_PIXEL = 560, 1850
 
@@ -134,10 +149,21 @@ def _own_limit() -> int | None:
     return limit - pages[0] * os.sysconf("SC_PAGE_SIZE")
 
 
-def room() -> float:
-    """:func:`available` without the reserve; infinite where it cannot be told."""
+def room(device: torch.device | None = None) -> float:
+    """:func:`available` without the reserve, or that of a CUDA ``device``; infinite where it cannot be told."""
+    if _has_own(device):
+        return max(0, devices.device_memory(device).free - DEVICE_RESERVE)
     free = available()
     return math.inf if free is None else max(0, free - RESERVE)
+
+
+def _has_own(device: torch.device | None) -> bool:
+    return device is not None and device.type != "cpu"
+
+
+def _there(device: torch.device | None) -> str:
+    """Where the memory is, for messages; nothing for the host's."""
+    return f" on {device} ({devices.device_memory(device).name})" if _has_own(device) else ""
 
 
 # ------------------------------------------------------------------------------------------------- what will be taken
@@ -150,13 +176,16 @@ class TrainingMemory:
     Attributes:
         sh_degree: of the Gaussians.
         width, height: px of the largest view.
-        photos: bytes for decoded photos and for decoding, see :func:`splatinit.decoding.most_bytes`.
+        photos: bytes for decoded photos and for decoding, see :func:`splatinit.decoding.most_bytes`. On the host, also
+            where the training is on another device: there photos are only where it has room to spare.
+        device: that the training is on; None: the host.
     """
 
     sh_degree: int
     width: int
     height: int
     photos: int
+    device: torch.device | None = None
 
     @property
     def parameters(self) -> int:
@@ -166,17 +195,21 @@ class TrainingMemory:
     @property
     def kept(self) -> int:
         """Bytes per Gaussian between two steps: parameters, their two moments, the engine's buffers."""
-        return 3 * self.parameters + _ENGINE + _PAIRS
+        engine = _DEVICE_ENGINE + _DEVICE_PAIRS if _has_own(self.device) else _ENGINE + _PAIRS
+        return 3 * self.parameters + engine
 
     @property
     def per_gaussian(self) -> int:
         """Bytes per Gaussian at the worst moment: statistics, and gradients or, in a refinement, the tensor that is
         made anew, the SH coefficients being most of it."""
-        return self.kept + self.parameters + _STATISTICS
+        statistics = _DEVICE_STATISTICS if _has_own(self.device) else _STATISTICS
+        return self.kept + self.parameters + statistics
 
     @property
     def fixed(self) -> int:
         """Bytes that do not depend on the number of Gaussians."""
+        if _has_own(self.device):
+            return _DEVICE_PIXEL * self.width * self.height
         return _TRAIN_PIXEL * self.width * self.height + self.photos
 
     def bytes(self, count: int) -> int:
@@ -189,41 +222,88 @@ class TrainingMemory:
             how: the number that would fit → the setting that brings the count down to it.
             given: the Gaussians that training starts from are in memory already.
         """
-        free = room()
-        each = self.per_gaussian + (0 if given else self.parameters)
+        if _has_own(self.device) and self.photos > room():
+            self._refuse_photos(self.photos, None)
+        free = room(self.device)
+        # On a device of its own, all of it is to come: Gaussians start on the host.
+        each = self.per_gaussian + (0 if given and not _has_own(self.device) else self.parameters)
         if each * count + self.fixed <= free:
             return
         fits = _rounded(int((free - self.fixed) // each))
         if fits < 1:
-            raise OutOfMemory(
-                f"Training at {self.width}×{self.height} needs about {gigabytes(self.fixed)} for photos and drawing "
-                f"alone, {gigabytes(free)} are available.",
-                hint="Use a smaller --max-size or train.image_cache_mb, or close other programs.",
-                fits=0,
-            )
+            self._refuse_photos(self.fixed, self.device)
         raise OutOfMemory(
             f"Training {spaced(count)} Gaussians at {self.width}×{self.height} needs about "
-            f"{gigabytes(each * count + self.fixed)}, {gigabytes(free)} are available; {spaced(fits)} would fit.",
+            f"{gigabytes(each * count + self.fixed)}, {gigabytes(free)} are available{_there(self.device)}; "
+            f"{spaced(fits)} would fit.",
             hint=f"{how(fits)} A smaller --max-size or seeding.sh_degree takes less, too.",
             fits=fits,
+        )
+
+    def _refuse_photos(self, need: int, device: torch.device | None) -> NoReturn:
+        raise OutOfMemory(
+            f"Training at {self.width}×{self.height} needs about {gigabytes(need)} for photos and drawing alone, "
+            f"{gigabytes(room(device))} are available{_there(device)}.",
+            hint="Use a smaller --max-size or train.image_cache_mb, or close other programs.",
+            fits=0,
         )
 
     def require_growth(self, count: int, new: int, *, step: int, photos: int) -> None:
         """Raise OutOfMemory unless a training of ``count`` Gaussians that runs can go on with ``new``.
 
-        Asked between two steps. ``photos``: bytes that decoded photos will still take.
+        Asked between two steps. ``photos``: bytes that decoded photos will still take, where the training is.
         """
-        free = room() - photos
+        free = room(self.device) - photos
         kept = self.kept * count
         if new <= count or self.per_gaussian * new - kept <= free:
             return
         fits = max(count, _rounded(int((free + kept) // self.per_gaussian)))
         raise OutOfMemory(
             f"After step {step}, training would grow from {spaced(count)} to {spaced(new)} Gaussians and need about "
-            f"{gigabytes(self.per_gaussian * new - kept)} more; {gigabytes(max(0, free))} are available.",
+            f"{gigabytes(self.per_gaussian * new - kept)} more; {gigabytes(max(0, free))} are "
+            f"available{_there(self.device)}.",
             hint=f"Train again with densify.max_count={fits}, or close other programs.",
             fits=fits,
         )
+
+    def ran_out(self, error: BaseException, doing: str, count: int, step: int) -> OutOfMemory:
+        """What to say of an allocation that failed all the same, with ``count`` Gaussians after ``step`` updates.
+
+        ``doing``: what for. On a device, to be asked before anything of the failed step is given back: how many
+        Gaussians would fit follows from what is taken then, and what was asked for beyond it.
+        """
+        hint = "Close other programs, or train with fewer Gaussians (densify.max_count) or a smaller --max-size."
+        if not _has_own(self.device):
+            return OutOfMemory("The training found no memory for its next step.", hint=hint)
+        memory, wanted = devices.device_memory(self.device), _asked_for(error)
+        asked = "" if wanted is None else f" of {gigabytes(wanted)}"
+        each = (memory.taken + (wanted or 0) - self.fixed) / max(1, count)
+        most = (memory.taken + memory.free - DEVICE_RESERVE - self.fixed) / each if each > 0 else 0
+        fits = _rounded(max(0, int(min(most, 0.9 * count))))
+        return OutOfMemory(
+            f"After step {step}, {self.device} ({memory.name}) had no room{asked} for {doing}, with {spaced(count)} "
+            f"Gaussians at {self.width}×{self.height}: {gigabytes(memory.taken)} of {gigabytes(memory.total)} are "
+            f"taken by this process, {gigabytes(memory.free)} are free; about {spaced(fits)} Gaussians would fit.",
+            hint=f"Train again with densify.max_count={fits} or a smaller --max-size, or let other programs leave the "
+            "device.",
+            fits=fits,
+        )
+
+
+def is_no_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: torch raises a RuntimeError for it, of a class of its own for a device's memory."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _asked_for(error: BaseException) -> int | None:
+    """The bytes that torch says it tried to allocate."""
+    found = re.search(r"[Tt]ried to allocate ([\d.]+) (bytes|[KMGT]iB)", str(error))
+    units = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+    return None if found is None else int(float(found[1]) * units[found[2]])
 
 
 def require_points(count: int, per_point: int) -> None:
@@ -239,17 +319,18 @@ def require_points(count: int, per_point: int) -> None:
         )
 
 
-def require_evaluation(sizes: Iterable[tuple[int, int]], *, vgg: bool) -> None:
-    """Raise OutOfMemory unless views of ``sizes`` (width, height in px) can be measured; ``vgg``: with its LPIPS."""
+def require_evaluation(sizes: Iterable[tuple[int, int]], *, vgg: bool, device: torch.device | None = None) -> None:
+    """Raise OutOfMemory unless views of ``sizes`` (width, height in px) can be measured on ``device``; ``vgg``: with
+    its LPIPS."""
     width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
-    free, need = room(), width * height * (_VGG_PIXEL if vgg else _SSIM_PIXEL)
+    free, need = room(device), width * height * (_VGG_PIXEL if vgg else _SSIM_PIXEL)
     if need <= free:
         return
     side = int(max(width, height) * math.sqrt(free / need))
     without = " or eval.lpips=alex, which takes a third," if vgg else ""
     raise OutOfMemory(
-        f"Measuring views of {width}×{height} needs about {gigabytes(need)}, {gigabytes(free)} are available; "
-        f"{side} px would fit.",
+        f"Measuring views of {width}×{height} needs about {gigabytes(need)}, {gigabytes(free)} are "
+        f"available{_there(device)}; {side} px would fit.",
         hint=f"Use --max-size {side}{without} or close other programs.",
         fits=side,
     )

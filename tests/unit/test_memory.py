@@ -9,13 +9,26 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from splatinit import device as devices
 from splatinit import environment, memory
+from splatinit.device import DeviceMemory
 from splatinit.errors import ConfigError, OutOfMemory
 from splatinit.initializers.random import Random, RandomConfig
-from splatinit.memory import TrainingMemory, available, require_evaluation, require_points, resident, room, total
+from splatinit.memory import (
+    TrainingMemory,
+    available,
+    is_no_memory,
+    require_evaluation,
+    require_points,
+    resident,
+    room,
+    total,
+)
 
 GIB = 2**30
+
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch) -> Path:
@@ -168,3 +181,85 @@ def test_views_that_are_too_large_to_measure(monkeypatch) -> None:
         require_evaluation(sizes, vgg=False)
     assert "alex" not in caught.value.hint
     require_evaluation([], vgg=True)
+
+
+# --------------------------------------------------------------------------------------------------- a device's memory
+@pytest.fixture
+def card(monkeypatch) -> torch.device:
+    """A device with memory of its own, of which 10 GB and the reserve are free."""
+    free = int(10e9) + memory.DEVICE_RESERVE
+    answer = DeviceMemory("Card", total=int(24e9), free=free, taken=int(4e9))
+    monkeypatch.setattr(devices, "device_memory", lambda device: answer)
+    monkeypatch.setattr(memory, "available", lambda: int(4e9))
+    return torch.device("cuda:0")
+
+
+def test_a_training_on_a_device_takes_the_devices_memory(card) -> None:
+    needs = TrainingMemory(sh_degree=3, width=1600, height=1200, photos=10**9, device=card)
+    with pytest.raises(OutOfMemory) as caught:
+        needs.require(40_000_000, lambda fits: f"Use init.count={fits}.")
+    fits = caught.value.fits
+    # 3 × 236 for parameters and moments, 170 + 288 for the engine, 236 + 41 for gradients and statistics, 236 to come.
+    assert fits == int((10e9 - 160 * 1600 * 1200) / (3 * 236 + 458 + 277 + 236)) // 10**4 * 10**4 == 5_770_000
+    assert caught.value.message == (
+        "Training 40 000 000 Gaussians at 1600×1200 needs about 67.5 GB, 10.0 GB are available on cuda:0 (Card); "
+        "5 770 000 would fit."
+    )
+    needs.require(fits, str)
+    needs.require(fits, str, given=False)  # they start on the host in any case
+    with pytest.raises(
+        OutOfMemory, match=r"grow from 3 000 000 to 9 000 000 .* are available on cuda:0 \(Card\)"
+    ) as caught:
+        needs.require_growth(3_000_000, 9_000_000, step=700, photos=10**9)
+    needs.require_growth(3_000_000, caught.value.fits, step=700, photos=10**9)
+
+
+def test_photos_of_a_training_on_a_device_have_to_fit_on_the_host(card) -> None:
+    needs = TrainingMemory(sh_degree=0, width=1600, height=1200, photos=5 * 10**9, device=card)
+    with pytest.raises(OutOfMemory, match=r"needs about 5\.0 GB for photos and drawing alone, 3\.9 GB are available\."):
+        needs.require(1, str)
+    large = TrainingMemory(sh_degree=0, width=10_000, height=8_000, photos=0, device=card)
+    with pytest.raises(
+        OutOfMemory, match=r"12\.8 GB for photos .* 10\.0 GB are available on cuda:0 \(Card\)\."
+    ) as caught:
+        large.require(1, str)
+    assert caught.value.fits == 0
+
+
+def test_an_allocation_that_failed_on_a_device_says_what_would_have_fitted(card) -> None:
+    needs = TrainingMemory(sh_degree=3, width=1000, height=1000, photos=0, device=card)
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+    said = needs.ran_out(error, "drawing and comparing", 2_000_000, 700)
+    # 4 GB are taken and 21.5 GB were wanted, of which 0.16 for images: for each Gaussian, of 14 GB, 0.16 for images.
+    assert said.fits == int((14e9 - 0.16e9) / ((4e9 + 20 * 2**30 - 0.16e9) / 2e6)) // 10**4 * 10**4 == 1_090_000
+    assert said.message == (
+        "After step 700, cuda:0 (Card) had no room of 21.5 GB for drawing and comparing, with 2 000 000 Gaussians at "
+        "1000×1000: 4.0 GB of 24.0 GB are taken by this process, 10.5 GB are free; about 1 090 000 Gaussians would fit."
+    )
+    assert said.hint.startswith("Train again with densify.max_count=1090000 or a smaller --max-size")
+    # Torch may say it otherwise; and where most is free, it was in too small pieces: some fewer Gaussians might do.
+    unknown = needs.ran_out(torch.OutOfMemoryError("CUDA error: out of memory"), "a photo", 1000, 3)
+    assert "had no room for a photo" in unknown.message and unknown.fits == 900
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"),
+            True,
+        ),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_which_errors_are_a_want_of_memory(error, is_one) -> None:
+    assert is_no_memory(error) == is_one
+
+
+def test_views_that_are_too_large_to_measure_on_a_device(card) -> None:
+    with pytest.raises(OutOfMemory, match=r"needs about 88\.8 GB, 10\.0 GB are available on cuda:0 \(Card\); 2684 px"):
+        require_evaluation([(8000, 6000)], vgg=True, device=card)
+    require_evaluation([(2684, 2013)], vgg=True, device=card)
