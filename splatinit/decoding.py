@@ -199,6 +199,12 @@ class Decoder:
                     self._coming[other] = self._begin(other)
         return future.result() if pixels is None else pixels
 
+    def forget(self, index: int) -> None:
+        """Give the memory of this photo back to others: it is kept elsewhere, and decoded again if it is asked for."""
+        with self._lock:
+            pixels = self._memory.pop(index, None)
+            self._room += 0 if pixels is None else pixels.nbytes
+
     def still_to_keep(self) -> int:
         """Bytes of photos that memory has still to take, at most."""
         absent = sum(decoded_bytes(view) for index, view in enumerate(self._views) if index not in self._memory)

@@ -15,14 +15,16 @@ import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .errors import BackendError, ConfigError, FormatError, WeightsMissing
-from .memory import require_evaluation
+from . import device as devices
+from .errors import BackendError, ConfigError, FormatError, OutOfMemory, WeightsMissing
+from .memory import gigabytes, is_no_memory, require_evaluation
 from .progress import Progress, Silent
 from .types import Gaussians, Pixels, Scene, View
 
@@ -43,9 +45,10 @@ class EvalConfig:
     Attributes:
         lpips: networks of LPIPS, of "vgg" (the one of 3DGS papers) and "alex"; each is a column. On a CPU vgg costs
             some seconds per megapixel and view, alex a tenth of it; empty for none.
-        during: fractions of the training's steps after which the mean PSNR over all test views is measured too, as
-            quality over time; empty for none. It is written into train.jsonl, changes no number of the training and
-            does not count as its time; it costs the time of drawing and decoding every test view, each time.
+        during: fractions of the training after which the mean PSNR over all test views is measured too, as quality over
+            time: of its steps, or of its time where train.seconds is set; empty for none. It is written into
+            train.jsonl, changes no number of the training and does not count as its time; it costs the time of drawing
+            and decoding every test view, each time.
     """
 
     lpips: tuple[Literal["vgg", "alex"], ...] = ("vgg",)
@@ -54,7 +57,9 @@ class EvalConfig:
     def __post_init__(self) -> None:
         for fraction in self.during:
             if not 0 < fraction <= 1:
-                raise ConfigError(f"eval.during holds {fraction:g}; expected fractions of the steps, above 0 up to 1.")
+                raise ConfigError(
+                    f"eval.during holds {fraction:g}; expected fractions of the training, above 0 up to 1."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +169,7 @@ def evaluate(
     out_dir: Path | None = None,
     progress: Progress = Silent(),
 ) -> EvalReport:
-    """Score ``gaussians`` on the test views of ``scene``.
+    """Score ``gaussians`` on the test views of ``scene``, drawn and measured on the device of the rasterizer.
 
     Args:
         out_dir: where renders/, truth/, errors/, masks/, contact_sheet.png and metrics.json are written; None writes
@@ -173,14 +178,16 @@ def evaluate(
     Raises:
         ConfigError: an unknown LPIPS network.
         BackendError: the rasterizer gave colours that are not finite.
-        OutOfMemory: the views are too large to be measured here.
+        OutOfMemory: the views are too large to be measured there.
         SceneError, FormatError: a photo is gone or damaged.
     """
     from .io.atomic import write_json
 
-    _require_memory(scene, vgg="vgg" in config.lpips)
+    device = devices.device_of(rasterizer)
+    _require_memory(scene, vgg="vgg" in config.lpips, device=device)
     notes: list[str] = []
-    networks = _networks(config.lpips, notes, progress) if scene.test else {}
+    networks = _networks(config.lpips, notes, progress, device) if scene.test else {}
+    gaussians = devices.moved(gaussians, device)
     if not scene.test:
         notes.append("The scene has no test views, so nothing was measured.")
     files = file_names([view.name for view in scene.test])
@@ -193,7 +200,8 @@ def evaluate(
         image = draw(view, gaussians, scene.background, rasterizer=rasterizer, settings=settings)
         seconds += time.perf_counter() - begun
         truth = photo(pixels, scene.background)
-        score, pictures = _score(view.name, image, truth, pixels.mask, networks, files, out_dir, notes)
+        with _named_if_too_large(view, device):
+            score, pictures = _score(view.name, image, truth, pixels.mask, networks, device, files, out_dir, notes)
         scores.append(score)
         if index in shown:
             rows.append((score, pictures))
@@ -223,16 +231,37 @@ def mean_psnr(scene: Scene, gaussians: Gaussians, *, rasterizer: Rasterizer, set
     """
     from .metrics import psnr
 
-    _require_memory(scene, vgg=False)
+    device = devices.device_of(rasterizer)
+    _require_memory(scene, vgg=False, device=device)
+    gaussians = devices.moved(gaussians, device)
     values = []
     for _, view, pixels in _measured_views(scene, []):
         image = draw(view, gaussians, scene.background, rasterizer=rasterizer, settings=settings)
-        values.append(psnr(*_as_measured(image, photo(pixels, scene.background), pixels.mask)))
+        with _named_if_too_large(view, device):
+            values.append(psnr(*_as_measured(image, photo(pixels, scene.background), pixels.mask, device)))
     return _mean(values)
 
 
-def _require_memory(scene: Scene, *, vgg: bool) -> None:
-    require_evaluation([(view.camera.width, view.camera.height) for view in scene.test], vgg=vgg)
+def _require_memory(scene: Scene, *, vgg: bool, device: torch.device) -> None:
+    require_evaluation([(view.camera.width, view.camera.height) for view in scene.test], vgg=vgg, device=device)
+
+
+@contextmanager
+def _named_if_too_large(view: View, device: torch.device) -> Iterator[None]:
+    """An allocation that fails in measuring ``view`` although it was expected to fit is said by its name."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, BackendError) or not is_no_memory(error):
+            raise
+        there = ""
+        if device.type != "cpu":
+            there = f" on {device}, {gigabytes(devices.device_memory(device).free)} are free"
+        raise OutOfMemory(
+            f"Measuring '{view.name}' ({view.camera.width}×{view.camera.height}) found no memory{there}.",
+            hint="Use a smaller --max-size, eval.lpips=alex, or close other programs.",
+            view=view.name,
+        ) from error
 
 
 def _measured_views(scene: Scene, notes: list[str]) -> Iterator[tuple[int, View, Pixels]]:
@@ -247,13 +276,13 @@ def _measured_views(scene: Scene, notes: list[str]) -> Iterator[tuple[int, View,
 
 
 def _as_measured(
-    image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None
+    image: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What metrics take, of 8-bit pictures: both in [0, 1], and which pixels count."""
+    """What metrics take, of 8-bit pictures: both in [0, 1], and which pixels count; on ``device``."""
     import torch
 
-    a, b = (torch.from_numpy(picture / 255.0) for picture in (image, truth))
-    return a, b, None if mask is None else torch.from_numpy(mask > 0)
+    a, b = (torch.from_numpy(picture / 255.0).to(device) for picture in (image, truth))
+    return a, b, None if mask is None else torch.from_numpy(mask > 0).to(device)
 
 
 def files_of(report: EvalReport, out_dir: Path) -> list[Path]:
@@ -283,7 +312,7 @@ def draw(
     rasterizer: Rasterizer,
     settings: RasterSettings,
 ) -> np.ndarray:
-    """The view as [h, w, 3] uint8 over ``background`` (black if None)."""
+    """The view as [h, w, 3] uint8 over ``background`` (black if None). The Gaussians are where the rasterizer draws."""
     import torch
 
     from .io.images import to_uint8
@@ -296,7 +325,7 @@ def draw(
             f"Backend '{rasterizer.name}' drew {view.name} with {int((~rgb.isfinite()).sum())} non-finite values.",
             hint="The Gaussians hold numbers that are not finite, or too large; was the splat file edited?",
         )
-    return to_uint8(rgb.numpy())
+    return to_uint8(rgb.cpu().numpy())
 
 
 def photo(pixels: Pixels, background: tuple[float, float, float] | None) -> np.ndarray:
@@ -309,14 +338,16 @@ def photo(pixels: Pixels, background: tuple[float, float, float] | None) -> np.n
     return to_uint8(pixels.rgb / 255.0 * alpha + np.asarray(background or (0.0, 0.0, 0.0)) * (1 - alpha))
 
 
-def _networks(names: Sequence[str], notes: list[str], progress: Progress) -> dict[str, Lpips | None]:
-    """The LPIPS networks by name; None, with a note, for one whose weights are not to be had."""
+def _networks(
+    names: Sequence[str], notes: list[str], progress: Progress, device: torch.device
+) -> dict[str, Lpips | None]:
+    """The LPIPS networks by name, on ``device``; None, with a note, for one whose weights are not to be had."""
     from .metrics import Lpips
 
     networks: dict[str, Lpips | None] = {}
     for name in names:
         try:
-            networks[name] = Lpips(name, progress=progress)
+            networks[name] = Lpips(name, progress=progress, device=device)
         except WeightsMissing as error:
             networks[name] = None
             notes.append(f"No LPIPS ({name}): {error}")
@@ -329,6 +360,7 @@ def _score(
     truth: np.ndarray,
     mask: np.ndarray | None,
     networks: Mapping[str, Lpips | None],
+    device: torch.device,
     files: Mapping[str, str],
     out_dir: Path | None,
     notes: list[str],
@@ -347,7 +379,7 @@ def _score(
         for kind, picture in saved.items():
             write_png(out_dir / paths[kind], picture)
         image, truth = (_read_png(out_dir / paths[kind]) for kind in ("render", "truth"))
-    a, b, counts = _as_measured(image, truth, mask)
+    a, b, counts = _as_measured(image, truth, mask, device)
 
     def unless_too_small(measure) -> float | None:
         try:

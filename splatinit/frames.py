@@ -14,6 +14,7 @@ from itertools import islice
 import cv2
 import numpy as np
 
+from .device import device_of, moved
 from .errors import BackendError
 from .raster import Rasterizer, RasterSettings
 from .types import Camera, Gaussians
@@ -49,20 +50,26 @@ def draw(
 ) -> np.ndarray:
     """What ``camera`` sees as [h, w, 3] uint8 over ``background`` (sRGB in [0, 1]; black if None).
 
+    Gaussians that are not on the rasterizer's device are moved there for each image.
+
     Raises BackendError where the backend gave colours that are not finite.
     """
     import torch
 
     colour = torch.tensor(background or (0.0, 0.0, 0.0), dtype=torch.float32)
+    device = device_of(rasterizer)
+    gaussians = moved(gaussians, device)
     with torch.no_grad():
-        rgb = rasterizer.render(gaussians, camera, settings=settings, background=colour).rgb.numpy()
-    finite = np.isfinite(rgb)
+        rgb = rasterizer.render(gaussians, camera, settings=settings, background=colour).rgb
+    on_host = device.type == "cpu"
+    finite = np.isfinite(rgb.numpy()) if on_host else rgb.isfinite()
     if not finite.all():
         raise BackendError(
             f"Backend '{rasterizer.name}' drew an image with {int((~finite).sum())} values that are not finite.",
             hint="The Gaussians hold numbers that are not finite, or too large; was the splat file edited?",
         )
-    return quantised(rgb)
+    # The same numbers; from a device, a quarter of the bytes has to come.
+    return quantised(rgb.numpy()) if on_host else (rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
 def quantised(rgb: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """How near a picture is to the photo: PSNR, SSIM and LPIPS, as the field computes them.
 
-All take two [h, w, 3] sRGB images in [0, 1] and give one number. PSNR is over all pixels and channels; SSIM is Wang et
-al. 2004 with an 11 × 11 Gaussian window (σ 1.5 px) at the positions where it fits wholly inside the image, averaged
-over channels (the convention of scikit-image with ``gaussian_weights`` and of torchmetrics; the training loss of 3DGS
-pads with zeros instead, which gives other numbers); LPIPS is Zhang et al. 2018, version 0.1, inputs scaled to [−1, 1].
+All take two [h, w, 3] sRGB images in [0, 1], on one device, and give one number. PSNR is over all pixels and channels;
+SSIM is Wang et al. 2004 with an 11 × 11 Gaussian window (σ 1.5 px) at the positions where it fits wholly inside the
+image, averaged over channels (the convention of scikit-image with ``gaussian_weights`` and of torchmetrics; the
+training loss of 3DGS pads with zeros instead, which gives other numbers); LPIPS is Zhang et al. 2018, version 0.1,
+inputs scaled to [−1, 1].
 
 Each takes a ``mask`` [h, w] bool, True where a pixel counts; None: all count. PSNR is then over the pixels that count;
 SSIM over the positions whose whole window counts; LPIPS sees the truth in place of the image where nothing counts, so
@@ -57,7 +58,7 @@ def ssim(image: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None = N
     x, y = (value.double().permute(2, 0, 1)[:, None] for value in (image, truth))
     offset = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
     window = torch.exp(-0.5 * (offset / SSIM_SIGMA) ** 2)
-    window = window / window.sum()
+    window = (window / window.sum()).to(x.device)
 
     def blur(values: torch.Tensor) -> torch.Tensor:
         return F.conv2d(F.conv2d(values, window.reshape(1, 1, 1, -1)), window.reshape(1, 1, -1, 1))
@@ -168,6 +169,7 @@ class Lpips:
     Args:
         net: "vgg" (VGG16: what 3DGS papers report) or "alex" (AlexNet: faster, LPIPS's own recommendation).
         progress: told when weights are fetched.
+        device: where the images will be.
 
     Raises:
         ConfigError: unknown ``net``.
@@ -175,12 +177,16 @@ class Lpips:
         FormatError: the weights file is not what its name says.
     """
 
-    def __init__(self, net: str = "vgg", *, progress: Progress = Silent()) -> None:
+    def __init__(
+        self, net: str = "vgg", *, progress: Progress = Silent(), device: torch.device = torch.device("cpu")
+    ) -> None:
         if net not in _NETS:
             raise ConfigError(f"Unknown LPIPS network '{net}'.", hint=nearest(net, list(_NETS)))
         self.net = net
         self._layers = _NETS[net].layers
-        self._weights = _load_weights(net, find_weights(net) or _fetch_weights(net, progress))
+        weights = _load_weights(net, find_weights(net) or _fetch_weights(net, progress))
+        self._weights = {name: value.to(device) for name, value in weights.items()}
+        self._shift, self._scale = torch.tensor(_SHIFT).to(device), torch.tensor(_SCALE).to(device)
 
     @torch.no_grad()
     def __call__(self, image: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None = None) -> float:
@@ -196,7 +202,7 @@ class Lpips:
 
     def _features(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Five feature maps [c, h', w'], each position scaled to unit length over its channels."""
-        x = (image.float() * 2 - 1 - torch.tensor(_SHIFT)) / torch.tensor(_SCALE)
+        x = (image.float() * 2 - 1 - self._shift) / self._scale
         x = x.permute(2, 0, 1)[None]
         taps = []
         for layer in self._layers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -16,14 +16,21 @@ class Profile:
 
 
 class Stopwatch:
-    """Sums of laps. Every moment between the making and the last lap belongs to exactly one name."""
+    """Sums of laps. Every moment between the making and the last lap belongs to exactly one name.
 
-    def __init__(self) -> None:
+    Args:
+        wait: called before the clock is read, to wait for a device that works behind the host: without it, its seconds
+            count where the host next waits for it.
+    """
+
+    def __init__(self, wait: Callable[[], None] = lambda: None) -> None:
         self.seconds: dict[str, float] = {}
+        self._wait = wait
         self._last = time.perf_counter()
 
     def lap(self, name: str, parts: Mapping[str, float] | None = None) -> None:
         """Ends a lap. ``parts`` are the seconds that are known of stages inside it; ``name`` gets the rest."""
+        self._wait()
         now = time.perf_counter()
         rest = now - self._last
         self._last = now

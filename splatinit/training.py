@@ -9,27 +9,33 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import traceback
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import device as devices
 from .course import Course
 from .decoding import most_bytes
 from .draws import seeded
 from .errors import ConfigError, OutOfMemory, SplatinitError, TrainingError
-from .memory import TrainingMemory
+from .late import LateLosses, Loss
+from .memory import TrainingMemory, is_no_memory
 from .progress import Progress, Silent
 from .raster.base import Rasterizer, RasterSettings
 from .stopwatch import Profile, Stopwatch
-from .targets import HeldOut, Priors, Targets, most_copied_bytes, unsee_masked
+from .targets import DEVICE_SHARE, HeldOut, Priors, Targets, most_copied_bytes, unsee_masked
 from .types import DepthPrior, Gaussians, Scene
 
 # torch, and what imports it, is imported inside the functions: listing settings must not wait for it.
 if TYPE_CHECKING:
+    import torch
+
     from .densify.base import Change, Densifier
     from .optim import GaussianAdam
 
@@ -185,13 +191,16 @@ class TrainResult:
     """What came out of a training.
 
     Attributes:
-        gaussians: the trained Gaussians, detached.
+        gaussians: the trained Gaussians, detached, on the host: what comes after a training writes them, or moves them
+            to the device of the rasterizer that it has.
         steps_done: updates made, over all resumptions.        interrupted: ``stop`` ended it before the last step.
-        seconds: of training, over all resumptions; without those of a :class:`Measurement`.
+        seconds: of training, over all resumptions, with what the device did of it; without those of a
+            :class:`Measurement`.
         loss: exponential mean of the loss over about the last 100 steps.
         psnr: of the held-out view at the last look (dB), None without test views.
-        peak_memory_mb: of the process.
-        profile: where the time of this call went (a training that was resumed: since then).
+        peak_memory_mb: of the process, on the host.
+        profile: where the time of this call went (a training that was resumed: since then). On a device that works
+            behind the host, its time counts where the host waited for it, unless ``train`` was asked to wait often.
         notes: human-readable remarks (a damaged checkpoint that was passed over, a view that is masked completely).
     """
 
@@ -222,8 +231,12 @@ def train(
     spent: float = 0.0,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
+    profile: bool = False,
 ) -> TrainResult:
     """Train ``gaussians`` (which stay as they are) on the training views of ``scene``.
+
+    The Gaussians and all that a step works with are on the rasterizer's device. Between two looks (previews,
+    checkpoints, refinements) the host waits for it only so as not to be more than some steps ahead.
 
     Args:
         checkpoints: folder to save to, and to resume from: the newest whole checkpoint in it is taken up, and the
@@ -236,28 +249,33 @@ def train(
         measurement: taken after its fractions, and not part of the time. A training that goes on from a checkpoint of
             such a step takes it again.
         stop: asked after every step; when it says True, a checkpoint is written and the training returns.
+        profile: have the device done with each stage before the next begins, so that each has its own seconds in
+            ``TrainResult.profile``. Slower on a device that works behind the host; on the host it is always so.
 
     Raises:
         TrainingError: no training view, no Gaussians (left), a loss that is not finite (names step and view), or
             Gaussians that are not (looked for at every preview and before saving: an engine need not show them).
         ConfigError: the checkpoints belong to another training (names what differs).
-        OutOfMemory: it does not fit (said before anything is taken), or what a refinement adds does not.
+        OutOfMemory: it does not fit (said before anything is taken), or what a refinement adds does not, or an
+            allocation failed all the same (says of what, and what would fit).
         SceneError, FormatError: a photo is gone or damaged.
     The last two save a checkpoint first, so that the same call goes on once their cause is removed.
+    A loss on a device is read some steps late, but before anything that is saved or looked at was made with it.
     """
     import torch
 
     from .optim import GaussianAdam
     from .steps import StepConfig, StepTask, make_step
 
-    watch = Stopwatch()
+    device = devices.device_of(rasterizer)
+    watch = Stopwatch(lambda: devices.synchronize(device)) if profile else Stopwatch()
     progress = progress or Silent()
     depth_priors = depth_priors or {}
     if not scene.train:
         raise TrainingError(f"{scene.root}: no training view; expected at least one.")
     if len(gaussians) == 0:
         raise TrainingError("Training cannot start from 0 Gaussians.", hint="Try another initializer (--init).")
-    needs = memory_needs(scene, gaussians.sh_degree, config)
+    needs = memory_needs(scene, gaussians.sh_degree, config, device)
     needs.require(len(gaussians), lambda fits: f"Start from at most {fits} Gaussians.")
     _check_finite(gaussians, "before the first step")
     rates = {
@@ -268,27 +286,43 @@ def train(
         "sh0": config.lr_sh0,
         "shN": config.lr_shN,
     }
-    adam = GaussianAdam(gaussians, rates)
+    adam = GaussianAdam(devices.moved(gaussians, device), rates)
+    losses = LateLosses(device)
     densifier.begin(steps=config.steps, extent=scene.extent)
     notes: tuple[str, ...] = ()
     saver = None
     if checkpoints is not None:
         identity = _identity(scene, gaussians, rasterizer, settings, densifier, config, seed, depth_priors)
-        saver = _Saver(Path(checkpoints), config.checkpoint_seconds, adam, densifier, identity)
+        every = config.checkpoint_seconds
+        saver = _Saver(Path(checkpoints), every, adam, densifier, identity, lambda: hear(losses.rest()))
         notes = saver.resume()
         for note in notes:
             progress.note(note)
     passed = saver.seconds if saver else 0.0
-    report = _Report(log, progress, done=adam.steps, seconds=passed)
+    report = _Report(log, progress, device, done=adam.steps, seconds=passed)
     limit = None if config.seconds is None else max(0.0, config.seconds - spent)
     course = Course(config.steps, limit, done=adam.steps, passed=passed)
     schedule = replace(config, steps=course.steps)  # schedules go by the steps that there will be
-    device = adam.gaussians.means.device
-    priors = Priors(depth_priors, device)
+    room = 0 if device.type == "cpu" else int(DEVICE_SHARE * devices.device_memory(device).free)
+    priors = Priors(depth_priors, device, room=room)
     held_out = HeldOut(scene, rasterizer, settings, device) if scene.test else None
     sh_start = _degree_in_use(gaussians)
     random = torch.Generator()
     interrupted = False
+
+    def hear(arrived: list[Loss]) -> None:
+        for loss in arrived:
+            if not math.isfinite(loss.value):
+                raise TrainingError(
+                    f"The loss at step {loss.step} (view '{loss.view}') is {loss.value}; expected a finite number.",
+                    hint="Lower the learning rates (train.lr_*), or look at this photo and its pose.",
+                    step=loss.step,
+                    view=loss.view,
+                )
+            report.loss_was(loss.value)
+
+    def saved_on_failure(doing: str, *, refinement_waits: bool = False) -> AbstractContextManager[None]:
+        return _saved_on_failure(saver, report, adam, needs, doing, refinement_waits=refinement_waits)
 
     def refine(step: int) -> Change | None:
         # Of the update that was just made.
@@ -298,7 +332,7 @@ def train(
     def measure() -> None:
         if measurement is None or not any(course.reached(each, adam.steps) for each in measurement.fractions):
             return
-        with _saved_on_failure(saver, report), report.paused() as paused:
+        with saved_on_failure("measuring the test views"), report.paused() as paused:
             psnr = measurement.psnr(adam.gaussians.map(lambda tensor: tensor.detach()))
         report.measured(psnr, len(adam.gaussians), paused())
         watch.lap("test views")
@@ -307,12 +341,24 @@ def train(
     progress.start("train", total=config.steps if limit is None else None)
     resumed = adam.steps
     watch.lap("begin")
-    with Targets(scene, config, seed, device, spill=checkpoints, progress=progress) as targets:
-        adam.admit = lambda count: needs.require_growth(
-            len(adam.gaussians), count, step=adam.steps, photos=targets.still_to_keep()
-        )
+    with Targets(scene, config, seed, device, room=room, spill=checkpoints, progress=progress) as targets:
+
+        def admit(count: int) -> None:
+            def require() -> None:
+                needs.require_growth(len(adam.gaussians), count, step=adam.steps, photos=targets.still_to_keep())
+
+            try:
+                require()
+            except OutOfMemory:
+                # Each of the two is asked.
+                if not [part for part in (targets, priors) if part.give_back()]:
+                    raise
+                require()
+                progress.note(f"From step {adam.steps} on, Gaussians take the room that photos had on {device}.")
+
+        adam.admit = admit
         if saver is not None and saver.refinement_waits:
-            with _saved_on_failure(saver, report, refinement_waits=True):
+            with saved_on_failure("the refinement", refinement_waits=True):
                 report.refined(adam.steps, refine(adam.steps), len(adam.gaussians))
         if course.steps != config.steps:  # a resumed training by time
             densifier.replan(steps=course.steps)
@@ -326,7 +372,7 @@ def train(
             depth_weight = schedule.depth_weight_after(done)
             stats = densifier.wants_stats(step)
 
-            with _saved_on_failure(saver, report):
+            with saved_on_failure("the photo of the next step"):
                 target = targets.get(done, schedule.resolution_after(done))
                 view = target.view
                 height, width = target.rgb.shape[:2]
@@ -341,22 +387,16 @@ def train(
                     stats=stats,
                     eps2d=schedule.eps2d_after(done, len(adam.gaussians), width, height, settings.eps2d),
                 )
-                watch.lap("photos")
-                value = training_step.loss(task)
-                if not math.isfinite(value):
-                    raise TrainingError(
-                        f"The loss at step {step} (view '{view.name}') is {value}; expected a finite number.",
-                        hint="Lower the learning rates (train.lr_*), or look at this photo and its pose.",
-                        step=step,
-                        view=view.name,
-                    )
+            watch.lap("photos")
+            with saved_on_failure("drawing and comparing"):
+                hear(losses.put(step, view.name, training_step.loss(task)))
                 aux = training_step.update()
             watch.lap("step", training_step.seconds())
             if stats and target.counts is not None:
                 unsee_masked(aux, target.counts)
             densifier.observe(step, aux, view.camera)
             del target, task, aux  # before a refinement takes memory
-            with _saved_on_failure(saver, report, refinement_waits=True):
+            with saved_on_failure("the refinement", refinement_waits=True):
                 change = refine(step)
             if len(adam.gaussians) == 0:
                 raise TrainingError(
@@ -372,8 +412,11 @@ def train(
                 schedule = replace(config, steps=course.steps)
                 densifier.replan(steps=course.steps)
             last = course.over(step, report.seconds())
-            report.step(step, value, len(adam.gaussians), total=course.steps, last=last)
-            if schedule.previews(step) or last:
+            looks = schedule.previews(step) or last
+            if looks:
+                hear(losses.rest())
+            report.step(step, len(adam.gaussians), total=course.steps, last=last)
+            if looks:
                 _check_finite(adam.gaussians, f"after step {step}")
                 report.preview(held_out.psnr(adam.gaussians, degree) if held_out else None)
             watch.lap("report")
@@ -384,13 +427,15 @@ def train(
                 saver.save_if_due(report.seconds())
             watch.lap("checkpoint")
 
+    hear(losses.rest())
+    devices.synchronize(device)
     seconds = report.seconds()
     if saver is not None and adam.steps > saver.saved_step:
         saver.save(seconds)
     watch.lap("checkpoint")
     if not interrupted:
         measure()
-    result = adam.gaussians.map(lambda tensor: tensor.detach())
+    result = adam.gaussians.map(lambda tensor: tensor.detach().cpu())
     report.finish(len(result))
     return TrainResult(
         gaussians=result,
@@ -411,52 +456,63 @@ def _degree_in_use(gaussians: Gaussians) -> int:
     return math.isqrt(int(used.max()) + 1) if len(used) else 0
 
 
-def memory_needs(scene: Scene, sh_degree: int, config: TrainConfig) -> TrainingMemory:
-    """What a training of Gaussians of this degree on ``scene`` takes."""
+def memory_needs(
+    scene: Scene, sh_degree: int, config: TrainConfig, device: torch.device | None = None
+) -> TrainingMemory:
+    """What a training of Gaussians of this degree on ``scene`` takes, of the host's memory or of ``device``."""
     sizes = [(view.camera.width, view.camera.height) for view in scene.views]
     width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     cache = config.image_cache_mb * 2**20
     photos = most_bytes(scene.train, cache) + most_copied_bytes(scene.train, cache, config.resolution)
-    return TrainingMemory(sh_degree=sh_degree, width=width, height=height, photos=photos)
+    return TrainingMemory(sh_degree=sh_degree, width=width, height=height, photos=photos, device=device)
 
 
 @contextmanager
-def _saved_on_failure(saver: _Saver | None, report: _Report, *, refinement_waits: bool = False) -> Iterator[None]:
+def _saved_on_failure(
+    saver: _Saver | None,
+    report: _Report,
+    adam: GaussianAdam,
+    needs: TrainingMemory,
+    doing: str,
+    *,
+    refinement_waits: bool = False,
+) -> Iterator[None]:
     """Save a checkpoint before an error of the block goes up, and say in its hint that the same call goes on from it.
 
-    The block must not have changed the training's state when it fails. Of a refinement that is so when it was refused
-    for want of memory (an OutOfMemory), and the checkpoint then says that it waits. A TrainingError goes up as it is:
-    what would be saved would only fail again.
+    Nothing is saved where the block has begun to change the training's state: an update that was counted, or Gaussians
+    that were exchanged. Of a refinement that has done neither, the checkpoint says that it waits. A TrainingError goes
+    up as it is: what would be saved would only fail again.
+
+    doing: what the block does, for the error of an allocation that failed in it.
     """
+    count, step, before = len(adam.gaussians), adam.steps, weakref.ref(adam.gaussians)
     try:
         yield
     except TrainingError:
         raise
     except (SplatinitError, OSError, MemoryError, RuntimeError) as error:
-        problem = error if isinstance(error, SplatinitError | OSError) else _no_memory(error)
-        if problem is None:
-            raise
-        unchanged = not refinement_waits or isinstance(error, OutOfMemory)
-        step = 0
+        problem = error
+        if not isinstance(error, SplatinitError | OSError):
+            if not is_no_memory(error):
+                raise
+            problem = needs.ran_out(error, doing, count, step)
+            # What the block had made until then is held by the frames in which it failed, and saving takes some memory.
+            traceback.clear_frames(error.__traceback__)
+            if needs.device is not None:
+                devices.give_back(needs.device)
+        unchanged = adam.steps == step and before() is not None and before() is getattr(adam, "gaussians", None)
+        # Of other errors in a refinement it is not known what they have left undone.
+        unchanged = unchanged and (not refinement_waits or isinstance(problem, OutOfMemory))
+        saved = 0
         if saver is not None:
-            step = saver.save_before_error(report.seconds(), refinement_waits) if unchanged else saver.saved_step
-        if isinstance(problem, SplatinitError) and step > 0:
+            saved = saver.save_before_error(report.seconds(), refinement_waits) if unchanged else saver.saved_step
+        if isinstance(problem, SplatinitError) and saved > 0:
             ends = "." if problem.hint and not problem.hint.endswith((".", "!", "?")) else ""
-            goes_on = f"Nothing is lost: the same command goes on after step {step}."
+            goes_on = f"Nothing is lost: the same command goes on after step {saved}."
             problem.hint = f"{problem.hint}{ends} {goes_on}" if problem.hint else goes_on
         if problem is error:
             raise
         raise problem from error
-
-
-def _no_memory(error: MemoryError | RuntimeError) -> OutOfMemory | None:
-    """The error of an allocation that failed; None if it is another (torch raises a RuntimeError for it)."""
-    if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):
-        return None
-    return OutOfMemory(
-        "The training found no memory for its next step.",
-        hint="Close other programs, or train with fewer Gaussians (densify.max_count) or a smaller --max-size.",
-    )
 
 
 def _check_finite(gaussians: Gaussians, when: str) -> None:
@@ -481,13 +537,14 @@ class _Report:
         self,
         log: Callable[[dict[str, Any]], None] | None,
         progress: Progress,
+        device: torch.device,
         *,
         done: int,
         seconds: float,
     ) -> None:
         self.loss: float | None = None
         self.psnr: float | None = None
-        self._log, self._progress = log, progress
+        self._log, self._progress, self._device = log, progress, device
         self._first = self._step = done
         self._n = 0
         self._before = seconds
@@ -504,6 +561,7 @@ class _Report:
     @contextmanager
     def paused(self) -> Iterator[Callable[[], float]]:
         """The block does not count as training; yields how many seconds it has taken, for after it."""
+        devices.synchronize(self._device)  # what it still has to do of the training counts as such
         began = time.perf_counter()
         taken = 0.0
         try:
@@ -522,14 +580,19 @@ class _Report:
         if change is not None and self._log is not None:
             self._log({"step": step, **asdict(change), "n": n})
 
-    def step(self, step: int, loss: float, n: int, *, total: int, last: bool) -> None:
+    def loss_was(self, loss: float) -> None:
+        """Of the next step; they come in order, but maybe late."""
         self.loss = loss if self.loss is None else self.loss + 0.01 * (loss - self.loss)
+
+    def step(self, step: int, n: int, *, total: int, last: bool) -> None:
         self._step, self._n = step, n
         now = time.perf_counter()
         if now - self._shown > REPORT_SECONDS or last:
             self._shown = now
             rate = (step - self._first) / max(1e-9, self._here())
-            fields: dict[str, float | int | str] = {"it/s": round(rate, 1), "loss": round(self.loss, 4)}
+            fields: dict[str, float | int | str] = {"it/s": round(rate, 1)}
+            if self.loss is not None:
+                fields["loss"] = round(self.loss, 4)
             if self.psnr is not None:
                 fields["psnr"] = round(self.psnr, 2)
             eta = time.strftime("%H:%M:%S", time.gmtime((total - step) / max(1e-9, rate)))
@@ -552,13 +615,20 @@ class _Saver:
     """Checkpoints of one training, and the way back from them."""
 
     def __init__(
-        self, folder: Path, every_seconds: float, adam: GaussianAdam, densifier: Densifier, identity: dict[str, Any]
+        self,
+        folder: Path,
+        every_seconds: float,
+        adam: GaussianAdam,
+        densifier: Densifier,
+        identity: dict[str, Any],
+        check: Callable[[], None],
     ) -> None:
+        """``check`` raises a TrainingError where what has been trained is of no use."""
         self.seconds = 0.0  # of training before this process
         self.saved_step = 0
         self.refinement_waits = False  # of the checkpoint that was taken up: it was saved between update and refinement
         self._folder, self._every = folder, every_seconds
-        self._adam, self._densifier, self._identity = adam, densifier, identity
+        self._adam, self._densifier, self._identity, self._check = adam, densifier, identity, check
         self._last = time.perf_counter()
         self._cost = 0.0  # s, of the last save
 
@@ -598,8 +668,10 @@ class _Saver:
     def save_before_error(self, seconds: float, refinement_waits: bool) -> int:
         """Save what is not saved yet, if that can be done. Returns the step of the newest checkpoint, 0 for none."""
         if self._adam.steps > self.saved_step:
+            import torch
+
             # The error that is on its way says what is wrong, and the checkpoint before is still there.
-            with suppress(SplatinitError, OSError, MemoryError):
+            with suppress(SplatinitError, OSError, MemoryError, torch.OutOfMemoryError):
                 self.save(seconds, refinement_waits)
         return self.saved_step
 
@@ -608,6 +680,7 @@ class _Saver:
 
         began = time.perf_counter()
         # A checkpoint that cannot be continued must not push out one that can.
+        self._check()
         _check_finite(self._adam.gaussians, f"after step {self._adam.steps}")
         state = {f"densify.{k}": v for k, v in self._densifier.state().items()}
         meta = {"training": self._identity, "seconds": seconds}

@@ -321,5 +321,5 @@ def test_when_quality_is_measured_is_said_in_fractions_of_the_steps() -> None:
     built = build_config(Layer("typed", {"eval.during": "0.1,0.5"}), Layer("yaml", {"eval.lpips": []}))
     assert built.eval.during == (0.1, 0.5)
     for wrong in (0.0, 1.01, math.nan, -0.5):
-        with pytest.raises(ConfigError, match="eval.during holds .*; expected fractions of the steps, above 0 up to 1"):
+        with pytest.raises(ConfigError, match="during holds .*; expected fractions of the training, above 0 up to 1"):
             EvalConfig(during=(0.5, wrong))
