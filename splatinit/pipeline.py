@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import device as devices
 from . import environment
 from .config import (
     Choice,
@@ -41,6 +42,8 @@ from .stopwatch import Profile
 from .types import Camera, DepthPrior, Gaussians, ImageSet, Initialization, PointCloud, Scene
 
 if TYPE_CHECKING:
+    import torch
+
     from .evaluation import EvalReport
     from .nerf import Field
     from .training import TrainResult
@@ -129,13 +132,15 @@ def train(
     spent: float = 0.0,
     progress: Progress = Silent(),
     stop: Callable[[], bool] = never,
+    profile: bool = False,
     **settings: Any,
 ) -> TrainResult:
     """Gaussians → trained Gaussians (``.gaussians`` of the result). ``settings`` are the fields of TrainConfig.
 
     With ``checkpoints``, a training that was interrupted goes on from the newest one to the same numbers. ``log`` also
-    hears the mean PSNR over the test views after the fractions of the steps in ``during`` (see
+    hears the mean PSNR over the test views after the fractions of the training in ``during`` (see
     :class:`splatinit.evaluation.EvalConfig`). ``spent``: seconds of TrainConfig.seconds that the start has taken.
+    ``profile``: see :func:`splatinit.training.train`. The Gaussians of the result are on the host, whatever ``raster``.
     """
     from .evaluation import mean_psnr
     from .training import Measurement, TrainConfig
@@ -163,6 +168,7 @@ def train(
         spent=spent,
         progress=progress,
         stop=stop,
+        profile=profile,
     )
 
 
@@ -212,6 +218,7 @@ def render(
 
     environment.use_threads()
     rasterizer, settings = make_rasterizer(_name(raster)), _raster_settings(raster)
+    gaussians = devices.moved(gaussians, devices.device_of(rasterizer))
 
     def draw(camera: Camera) -> np.ndarray:
         return frames.draw(gaussians, camera, rasterizer=rasterizer, settings=settings, background=background)
@@ -346,6 +353,7 @@ def run(
     poses: Path | None = None,
     progress: Progress = Silent(),
     stop: Callable[[], bool] = never,
+    profile: bool = False,
 ) -> RunResult:
     """The whole line: photos (or a scene with poses) in, a trained and scored splat out.
 
@@ -360,6 +368,7 @@ def run(
             wait for that. Only cameras and points are copied from it into ``out``, no photos.
         progress: receives the course of all stages.
         stop: asked between training steps; once it is true, a checkpoint is written and the run returns.
+        profile: see :func:`splatinit.training.train`.
 
     Raises SplatinitError for everything a user can cause, and has then written nothing over; FolderInUse while another
     process works in ``out``.
@@ -369,7 +378,7 @@ def run(
         planned = getattr(line.config.init.settings, "count", None) or 0
         line.foresee(planned, lambda fits: f"Use init.count={fits} or fewer.")
         start = line.start()
-        if not line.train(start, stop) or stop():
+        if not line.train(start, stop, profile) or stop():
             return line.result(start, interrupted=True)
         from .io.splat import read_splat_ply
 
@@ -424,6 +433,7 @@ class _Line:
     stages: _Stages
     scene: Scene
     progress: Progress
+    device: torch.device  # that the Gaussians will be trained on
     steps_done: int = 0
 
     @classmethod
@@ -443,7 +453,7 @@ class _Line:
         environment.use_threads()
         require_packages(config.init.name, config.init.settings)
         DENSIFIERS.load(config.densify.name)
-        make_rasterizer(config.raster.name)
+        device = devices.device_of(make_rasterizer(config.raster.name))
         began = time.perf_counter()
         images, poser = _read_aloud(path, config, progress)
         seconds = time.perf_counter() - began
@@ -453,7 +463,7 @@ class _Line:
             for text in folder.notes:
                 progress.note(text)
             stages = _Stages(folder, progress)
-            yield cls(config, folder, stages, _posed(images, poser, stages, poses), progress)
+            yield cls(config, folder, stages, _posed(images, poser, stages, poses), progress, device)
 
     def start(self) -> Initialization:
         from .quality import measure, summary
@@ -485,16 +495,19 @@ class _Line:
         from .training import memory_needs
 
         if "train" not in self.folder.record():
-            needs = memory_needs(self.scene, self.config.seeding.sh_degree, self.config.train)
+            needs = memory_needs(self.scene, self.config.seeding.sh_degree, self.config.train, self.device)
             needs.require(count, how, given=False)
 
-    def train(self, begun: Initialization, stop: Callable[[], bool]) -> bool:
+    def train(self, begun: Initialization, stop: Callable[[], bool], profile: bool = False) -> bool:
         """Have ``splat.ply``; False when ``stop`` came first."""
         from .io.splat import write_splat_ply
 
         if self.stages.kept("train"):
             return True
         self.foresee(len(begun.points), lambda fits: f"Start from at most {fits} points.")
+        idle = devices.unused_gpu() if self.config.raster.name == "cpu" else None
+        if idle is not None:
+            self.progress.note(f"Training on the CPU; '{idle}' could be used, too: --backend cuda.")
         result = train(
             self.scene,
             seed(begun, self.config.seeding),
@@ -509,6 +522,7 @@ class _Line:
             spent=self.folder.record()["init"]["seconds"],
             progress=self.progress,
             stop=stop,
+            profile=profile,
         )
         self.steps_done = result.steps_done
         if result.interrupted:

@@ -333,7 +333,7 @@ def _run_and_show(scene: Path, out: Path | None, config: RunConfig, profile: boo
     from .tables import show_profile, show_runs
 
     result, signum = watched(
-        lambda progress, stop: pipeline.run(scene, out, config=config, progress=progress, stop=stop),
+        lambda progress, stop: pipeline.run(scene, out, config=config, progress=progress, stop=stop, profile=profile),
     )
     exit_if_stopped(result, signum)
     show_runs(make_console(), [result])
