@@ -23,6 +23,7 @@ BACKENDS.register(
         summary="our native engine on an NVIDIA GPU: the same maths, the same bits in every run",
         source="splatinit; maths of Kerbl et al. 2023 and Zwicker et al. 2002",
         status="tested in an emulation of the GPU; not yet run on one",
+        gpu=True,
     )
 )
 BACKENDS.register(
@@ -42,6 +43,7 @@ BACKENDS.register(
         status="tested with kernels of our own in place of gsplat's, not on a GPU",
         needs=("gsplat",),
         extra="gsplat",
+        gpu=True,
     )
 )
 BACKENDS.register(
@@ -53,6 +55,7 @@ BACKENDS.register(
         status="tested with kernels of our own in place of gsplat's, not on a GPU",
         needs=("gsplat",),
         extra="gsplat",
+        gpu=True,
     )
 )
 
