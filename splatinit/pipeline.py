@@ -148,6 +148,8 @@ def train(
 
     environment.use_threads()
     rasterizer, drawing = make_rasterizer(_name(raster)), _raster_settings(raster)
+    if profile and devices.device_of(rasterizer).type == "cuda" and hasattr(rasterizer, "options"):
+        rasterizer.options["timings"] = 1  # of its stages, for which our engine waits at each step
     config = config or settings_from_keywords(TrainConfig, settings, "train")
     measurement = Measurement(
         tuple(during),

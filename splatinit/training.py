@@ -86,9 +86,10 @@ class TrainConfig:
         depth_weight: of the relative depth error where a view has a depth prior (see losses.relative_depth_l1).
         depth_until: fraction of the steps over which this weight falls linearly to zero: the prior guides the start
             and cannot hold back what the photos know better.
-        image_cache_mb: memory for decoded photos (8 bit per channel). What does not fit waits on the disk of the
-            checkpoints, and where that has no room it is decoded at every use. 700 photos of 800×600 fit into the
-            default, with which a training of any number of photos stays below 2 GB beside its Gaussians.
+        image_cache_mb: memory of the host for decoded photos (8 bit per channel), but for those that a device keeps.
+            What does not fit waits on the disk of the checkpoints, and where that has no room it is decoded at every
+            use. 700 photos of 800×600 fit into the default, with which a training of any number of photos stays below
+            2 GB beside its Gaussians.
         checkpoint_seconds: between two checkpoints, at least (a checkpoint takes at most 5 % of the time).
         preview: fraction of the steps between two looks at a held-out view, which are shown and logged.
     """
@@ -286,7 +287,12 @@ def train(
         "sh0": config.lr_sh0,
         "shN": config.lr_shN,
     }
-    adam = GaussianAdam(devices.moved(gaussians, device), rates)
+    try:
+        adam = GaussianAdam(devices.moved(gaussians, device), rates)
+    except (MemoryError, RuntimeError) as error:
+        if not is_no_memory(error):
+            raise
+        raise needs.ran_out(error, "the Gaussians and their moments", len(gaussians), 0) from error
     losses = LateLosses(device)
     densifier.begin(steps=config.steps, extent=scene.extent)
     notes: tuple[str, ...] = ()
@@ -321,8 +327,8 @@ def train(
                 )
             report.loss_was(loss.value)
 
-    def saved_on_failure(doing: str, *, refinement_waits: bool = False) -> AbstractContextManager[None]:
-        return _saved_on_failure(saver, report, adam, needs, doing, refinement_waits=refinement_waits)
+    def saved_on_failure(doing: str, **how: bool) -> AbstractContextManager[None]:
+        return _saved_on_failure(saver, report, adam, needs, doing, **how)
 
     def refine(step: int) -> Change | None:
         # Of the update that was just made.
@@ -332,6 +338,7 @@ def train(
     def measure() -> None:
         if measurement is None or not any(course.reached(each, adam.steps) for each in measurement.fractions):
             return
+        hear(losses.rest())
         with saved_on_failure("measuring the test views"), report.paused() as paused:
             psnr = measurement.psnr(adam.gaussians.map(lambda tensor: tensor.detach()))
         report.measured(psnr, len(adam.gaussians), paused())
@@ -392,9 +399,10 @@ def train(
                 hear(losses.put(step, view.name, training_step.loss(task)))
                 aux = training_step.update()
             watch.lap("step", training_step.seconds())
-            if stats and target.counts is not None:
-                unsee_masked(aux, target.counts)
-            densifier.observe(step, aux, view.camera)
+            with saved_on_failure("the statistics of the Gaussians", begun=True):
+                if stats and target.counts is not None:
+                    unsee_masked(aux, target.counts)
+                densifier.observe(step, aux, view.camera)
             del target, task, aux  # before a refinement takes memory
             with saved_on_failure("the refinement", refinement_waits=True):
                 change = refine(step)
@@ -418,7 +426,9 @@ def train(
             report.step(step, len(adam.gaussians), total=course.steps, last=last)
             if looks:
                 _check_finite(adam.gaussians, f"after step {step}")
-                report.preview(held_out.psnr(adam.gaussians, degree) if held_out else None)
+                with saved_on_failure("the look at a held-out view"):
+                    psnr = held_out.psnr(adam.gaussians, degree) if held_out else None
+                report.preview(psnr)
             watch.lap("report")
             if not last and stop():
                 interrupted = True
@@ -475,6 +485,7 @@ def _saved_on_failure(
     needs: TrainingMemory,
     doing: str,
     *,
+    begun: bool = False,
     refinement_waits: bool = False,
 ) -> Iterator[None]:
     """Save a checkpoint before an error of the block goes up, and say in its hint that the same call goes on from it.
@@ -483,7 +494,9 @@ def _saved_on_failure(
     that were exchanged. Of a refinement that has done neither, the checkpoint says that it waits. A TrainingError goes
     up as it is: what would be saved would only fail again.
 
-    doing: what the block does, for the error of an allocation that failed in it.
+    Args:
+        doing: what the block does, for the error of an allocation that failed in it.
+        begun: the block goes on with a change: what was saved before stands.
     """
     count, step, before = len(adam.gaussians), adam.steps, weakref.ref(adam.gaussians)
     try:
@@ -496,11 +509,14 @@ def _saved_on_failure(
             if not is_no_memory(error):
                 raise
             problem = needs.ran_out(error, doing, count, step)
+        if isinstance(problem, OutOfMemory):
             # What the block had made until then is held by the frames in which it failed, and saving takes some memory.
             traceback.clear_frames(error.__traceback__)
             if needs.device is not None:
                 devices.give_back(needs.device)
-        unchanged = adam.steps == step and before() is not None and before() is getattr(adam, "gaussians", None)
+        unchanged = (
+            not begun and adam.steps == step and before() is not None and before() is getattr(adam, "gaussians", None)
+        )
         # Of other errors in a refinement it is not known what they have left undone.
         unchanged = unchanged and (not refinement_waits or isinstance(problem, OutOfMemory))
         saved = 0

@@ -7,10 +7,11 @@ what has a size that depends on numbers (nonzero, a mask as an index), a copy fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -39,7 +40,44 @@ class There(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, operation, types, arguments=(), named=None):
-        raise AssertionError(f"{operation} outside of the pretended device")
+        # Where no Pretend is active: in another thread, which may wait.
+        return _compute(operation, arguments, named or {}, lambda what: None)
+
+
+def _compute(operation, arguments, named, note: Callable[[str], None]):
+    """Do ``operation`` on the host, for tensors that say to be elsewhere; ``note`` hears of what would wait."""
+    name = operation.overloadpacket.__name__
+    tensors = [leaf for leaf in tree_leaves((arguments, named)) if isinstance(leaf, torch.Tensor)]
+    there = [tensor for tensor in tensors if isinstance(tensor, There)]
+    here = [tensor for tensor in tensors if not isinstance(tensor, There)]
+    goes = named.get("device")
+    if name in ("_to_copy", "copy_"):
+        crosses = (there and here) or (goes is not None and (torch.device(goes) == DEVICE) != bool(there))
+        asks = named.get("non_blocking") or (name == "copy_" and len(arguments) > 2 and arguments[2])
+        if crosses and not (asks and all(getattr(tensor, "page_locked", False) for tensor in here)):
+            note(f"{name} of {list(tensors[0].shape)}")
+    elif there and any(tensor.ndim for tensor in here):
+        raise RuntimeError(f"{name}: tensors of {DEVICE} and of the host, {[list(t.shape) for t in here]}")
+    masks = name.startswith("index") and any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:])
+    if there and (name in _READS or masks):
+        note(name)
+    raw, raw_named = tree_map(lambda leaf: leaf.raw if isinstance(leaf, There) else leaf, (arguments, named))
+    if goes is not None:
+        raw_named["device"] = torch.device("cpu")
+    result = operation(*raw, **raw_named)
+    if name == "copy_":
+        return arguments[0]
+    ends_there = torch.device(goes) == DEVICE if goes is not None else bool(there)
+    if not ends_there:
+        return result
+    known = {id(tensor.raw): tensor for tensor in there}  # in place: the same tensor again
+
+    def placed(leaf):
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        return known[id(leaf)] if id(leaf) in known else There(leaf)
+
+    return tree_map(placed, result)
 
 
 class Waits(Exception):
@@ -72,39 +110,7 @@ class Pretend(TorchDispatchMode):
             self.strict = before
 
     def __torch_dispatch__(self, operation, types, arguments=(), named=None):
-        named = named or {}
-        name = operation.overloadpacket.__name__
-        tensors = [leaf for leaf in tree_leaves((arguments, named)) if isinstance(leaf, torch.Tensor)]
-        there = [tensor for tensor in tensors if isinstance(tensor, There)]
-        here = [tensor for tensor in tensors if not isinstance(tensor, There)]
-        goes = named.get("device")
-        if name in ("_to_copy", "copy_"):
-            crosses = (there and here) or (goes is not None and (torch.device(goes) == DEVICE) != bool(there))
-            asks = named.get("non_blocking") or (name == "copy_" and len(arguments) > 2 and arguments[2])
-            if crosses and not (asks and all(getattr(tensor, "page_locked", False) for tensor in here)):
-                self._note(f"{name} of {list(tensors[0].shape)}")
-        elif there and any(tensor.ndim for tensor in here):
-            raise RuntimeError(f"{name}: tensors of {DEVICE} and of the host, {[list(t.shape) for t in here]}")
-        masks = name.startswith("index") and any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:])
-        if there and (name in _READS or masks):
-            self._note(name)
-        raw, raw_named = tree_map(lambda leaf: leaf.raw if isinstance(leaf, There) else leaf, (arguments, named))
-        if goes is not None:
-            raw_named["device"] = torch.device("cpu")
-        result = operation(*raw, **raw_named)
-        if name == "copy_":
-            return arguments[0]
-        ends_there = torch.device(goes) == DEVICE if goes is not None else bool(there)
-        if not ends_there:
-            return result
-        known = {id(tensor.raw): tensor for tensor in there}  # in place: the same tensor again
-
-        def placed(leaf):
-            if not isinstance(leaf, torch.Tensor):
-                return leaf
-            return known[id(leaf)] if id(leaf) in known else There(leaf)
-
-        return tree_map(placed, result)
+        return _compute(operation, arguments, named or {}, self._note)
 
     def _note(self, what: str) -> None:
         self.waits.append(what)
@@ -164,8 +170,8 @@ class Rasterizer:
     name = "pretend"
     device = DEVICE
 
-    def __init__(self, inner) -> None:
-        self.inner = inner
+    def __init__(self, inner=None) -> None:
+        self.inner = inner or tiny.rasterizer()
 
     def render(self, gaussians: Gaussians, camera, *, background=None, **how) -> Render:
         assert background is None or background.device.type == "cpu"
@@ -203,13 +209,12 @@ class _Draw(torch.autograd.Function):
 
 
 def step_with(pretend: Pretend) -> type[AutogradStep]:
-    """The step of another room: what it waits for is not looked at, its loss stays on the device."""
+    """The step in plain torch, which is for oracles: what it waits for is not looked at."""
 
     class Step(AutogradStep):
         def loss(self, task):
             with pretend.waiting_allowed():
-                super().loss(task)
-                return self._loss.detach()
+                return super().loss(task)
 
         def update(self):
             with pretend.waiting_allowed():

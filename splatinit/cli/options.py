@@ -149,9 +149,7 @@ SeedOption = Annotated[
 ]
 BackendOption = Annotated[
     str | None,
-    typer.Option(
-        "--backend", metavar="NAME", show_default="cpu", help="Rasterizer: [cyan]cpu[/] (native), [cyan]reference[/] …"
-    ),
+    typer.Option("--backend", metavar="NAME", show_default="cpu", help="Rasterizer: [cyan]cpu[/], [cyan]cuda[/] …"),
 ]
 ProfileOption = Annotated[
     bool, typer.Option("--profile", help="Also say where the time of the training went, stage by stage.")

@@ -49,7 +49,8 @@ class Densifier(Protocol):
 
     def observe(self, step: int, aux: RasterAux, camera: Camera) -> None:
         """After the update. ``aux`` is of the render before it, with the statistics that were wanted, and holds until
-        the next step only."""
+        the next step only. Its tensors are on the Gaussians' device, which no step may wait for: nothing is read here.
+        """
         ...
 
     def refine(
@@ -60,8 +61,9 @@ class Densifier(Protocol):
         An edit that memory cannot hold is refused by an OutOfMemory that has to go up with nothing changed: the call is
         made again, with the same arguments, when the training is resumed.
 
-        ``random`` is seeded from the run's seed and ``step``. ``resolution`` is the share of their working size (of the
-        sides) at which the photos were looked at: small photos show less, and call for fewer Gaussians.
+        ``random``, of the host, is seeded from the run's seed and ``step``. ``resolution`` is the share of their
+        working size (of the sides) at which the photos were looked at: small photos show less, and call for fewer
+        Gaussians.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pretend
@@ -14,8 +15,9 @@ import torch
 from pretend import DEVICE, Pretend, There
 from tiny import MemoryPhoto
 
+import splatinit
 from splatinit import device as devices
-from splatinit import metrics, native, steps, targets, training
+from splatinit import metrics, native, optim, pipeline, steps, targets, training
 from splatinit.densify import adc as adc_module
 from splatinit.densify import edit, prune
 from splatinit.densify.adc import Adc, AdcConfig
@@ -29,6 +31,7 @@ from splatinit.io.checkpoints import digest, load_latest
 from splatinit.late import AHEAD
 from splatinit.memory import TrainingMemory
 from splatinit.progress import Silent
+from splatinit.raster import BACKENDS
 from splatinit.targets import Targets
 from splatinit.training import Measurement, TrainConfig, train
 from splatinit.types import DepthPrior, Gaussians, Pixels, Scene
@@ -128,8 +131,16 @@ def only_waits_where_it_may(monkeypatch, mode: Pretend) -> None:
     monkeypatch.setattr(devices, "synchronize", lambda device: setattr(mode, "strict", False))
 
 
+class Told(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 def on_device() -> pretend.Rasterizer:
-    return pretend.Rasterizer(tiny.rasterizer())
+    return pretend.Rasterizer()
 
 
 @pytest.mark.parametrize("densifier", [adc, NoDensify, lambda: Prune(PruneConfig(every=0.25, min_every_steps=1))])
@@ -140,7 +151,7 @@ def test_the_numbers_are_those_of_the_host_and_no_step_waits(monkeypatch, there,
     monkeypatch.setattr(training, "DEVICE_SHARE", share)
     host = AutogradRecorder()
     with monkeypatch.context() as plain:
-        plain.setattr(native, "available", lambda: False)  # the same sums in torch
+        plain.setattr(native, "engine_for", lambda device: None)  # the same sums in torch
         expected = run(scene, host, densifier=densifier(), log=rows["host"].append, **more)
     only_waits_where_it_may(monkeypatch, there)
     result = run(scene, on_device(), densifier=densifier(), log=rows["there"].append, **more)
@@ -179,7 +190,7 @@ class Spoilt(pretend.Rasterizer):
     """Draws something that is no number in call number ``call``, and notes what it has drawn."""
 
     def __init__(self, call: int) -> None:
-        super().__init__(tiny.rasterizer())
+        super().__init__()
         self.call, self.calls = call, 0
 
     def render(self, gaussians, camera, *, with_stats=False, **how):
@@ -256,7 +267,7 @@ def test_a_photo_on_the_device_takes_no_memory_of_the_host(there):
         decoder = targets._photos.decoder
         for done in range(5):
             targets.get(done)
-        targets._sender.close()  # its last words are about the last photo
+        targets._sender._thread.submit(int).result()  # behind its last words, about the last photo
         assert decoder.still_to_keep() == sum(view.pixels().nbytes for view in scene.train)
         assert targets.still_to_keep() == 0
 
@@ -317,16 +328,16 @@ def ran_out(asked: str) -> torch.OutOfMemoryError:
 
 
 class Full(pretend.Rasterizer):
-    """Finds no memory in call number ``call``."""
+    """Finds no memory in call number ``call``, and says so by ``error``."""
 
-    def __init__(self, call: int = 7) -> None:
-        super().__init__(tiny.rasterizer())
-        self.left = call
+    def __init__(self, call: int = 7, error: Exception | None = None) -> None:
+        super().__init__()
+        self.left, self.error = call, error or ran_out("2.50 GiB")
 
     def render(self, *arguments, **how):
         self.left -= 1
         if self.left == 0:
-            raise ran_out("2.50 GiB")
+            raise self.error
         return super().render(*arguments, **how)
 
 
@@ -349,7 +360,8 @@ def test_a_device_without_memory_is_named_and_leaves_a_checkpoint(there, tmp_pat
     assert digest(resumed.gaussians.tensors()) == digest(expected.gaussians.tensors())
 
 
-def test_what_a_failed_step_held_is_given_back_before_saving(there, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [ran_out("2.50 GiB"), OutOfMemory("render: out of memory.", hint="Use less")])
+def test_what_a_failed_step_held_is_given_back_before_saving(there, tmp_path, monkeypatch, error):
     held = []
 
     class Holding(Full):
@@ -361,9 +373,9 @@ def test_what_a_failed_step_held_is_given_back_before_saving(there, tmp_path, mo
 
     seen = []
     monkeypatch.setattr(devices, "give_back", lambda device: seen.append(held[0]()))
-    with pytest.raises(OutOfMemory):
-        run(replace(tiny.scene(), test=()), Holding(), checkpoints=tmp_path)
-    assert seen == [None]
+    with pytest.raises(OutOfMemory, match="out of memory|had no room"):
+        run(replace(tiny.scene(), test=()), Holding(error=error), checkpoints=tmp_path)
+    assert seen == [None] and load_latest(tmp_path).checkpoint.step == 6
 
 
 def test_a_refinement_without_memory_waits_in_the_checkpoint_if_it_has_changed_nothing(there, tmp_path, monkeypatch):
@@ -395,9 +407,28 @@ def test_a_refinement_without_memory_waits_in_the_checkpoint_if_it_has_changed_n
     assert "Nothing is lost" not in caught.value.hint and load_latest(tmp_path / "late").checkpoint is None
 
 
+def test_other_places_that_find_no_memory_are_named(there, tmp_path, monkeypatch):
+    scene = tiny.scene()
+
+    def fails(*arguments, **named):
+        raise ran_out("1.00 GiB")
+
+    for owner, name, doing, saved in (
+        (optim, "GaussianAdam", "the Gaussians and their moments", False),
+        (Adc, "observe", "the statistics of the Gaussians", False),
+        (targets.HeldOut, "psnr", "the look at a held-out view", True),
+        (Targets, "get", "the photo of the next step", False),
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(owner, name, fails)
+            with pytest.raises(OutOfMemory, match=f"had no room of 1.1 GB for {doing}, with 30 Gaussians") as caught:
+                run(scene, on_device(), densifier=adc(), checkpoints=tmp_path / name)
+        assert ("Nothing is lost" in caught.value.hint) == saved
+
+
 @pytest.mark.parametrize("enough", [True, False])
 def test_photos_give_their_room_to_gaussians(there, tmp_path, monkeypatch, enough):
-    scene, notes = replace(tiny.scene(), test=()), []
+    scene, told = replace(tiny.scene(), test=()), Told()
     more = {"densifier": adc(), "depth_priors": priors(scene)}
     expected = run(scene, on_device(), **more)
     given_back, asked = [], []
@@ -419,15 +450,11 @@ def test_photos_give_their_room_to_gaussians(there, tmp_path, monkeypatch, enoug
     monkeypatch.setattr(TrainingMemory, "require_growth", requires)
     monkeypatch.setattr("splatinit.memory.room", room)
 
-    class Told(Silent):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
     more["densifier"] = adc()
     if enough:
-        result = run(scene, on_device(), progress=Told(), **more)
+        result = run(scene, on_device(), progress=told, **more)
         assert digest(result.gaussians.tensors()) == digest(expected.gaussians.tensors())
-        assert notes == ["From step 10 on, Gaussians take the room that photos had on meta."] and given_back == [0]
+        assert told.notes == ["From step 10 on, Gaussians take the room that photos had on meta."] and given_back == [0]
     else:
         with pytest.raises(
             OutOfMemory, match=r"After step 10, .* more; 0 MB are available on meta \(a pretended card\)"
@@ -516,3 +543,81 @@ def test_a_profile_waits_at_each_lap_if_it_is_asked_for(there, monkeypatch):
     profiled = run(scene, on_device(), steps=10, profile=True)
     assert len(waited) > 10 * 5
     assert plain.profile.seconds.keys() == profiled.profile.seconds.keys()
+
+
+# ---------------------------------------------------------------------------------------------------- the whole line
+SETTINGS = {"train.steps": 30, "eval.lpips": (), "eval.during": (0.5,), "seeding.sh_degree": 1}
+
+
+@pytest.fixture
+def as_backend(there, monkeypatch):
+    """The pretended device as the backend "pretend"."""
+    spec = replace(BACKENDS.spec("cpu"), name="pretend", impl="pretend:Rasterizer", gpu=True)
+    monkeypatch.setitem(BACKENDS._specs, "pretend", spec)
+
+
+def test_the_whole_line_on_a_device(as_backend, tiny_scene, tmp_path):
+    settings = SETTINGS | {"raster.backend": "pretend"}
+    stops = iter([False] * 12 + [True] * 9)
+    half = splatinit.run(tiny_scene, tmp_path / "run", init="sfm", settings=settings, stop=lambda: next(stops))
+    assert half.interrupted
+    told = Told()
+    result = splatinit.run(tiny_scene, tmp_path / "run", init="sfm", settings=settings, progress=told)
+    assert any("Resumed after step 13" in note for note in told.notes) and result.report.backend == "pretend"
+    host = splatinit.run(tiny_scene, tmp_path / "host", init="sfm", settings=SETTINGS)
+    assert result.report.psnr == pytest.approx(host.report.psnr, abs=0.05)
+    assert result.gaussians.means.device.type == "cpu"
+    cameras = [view.camera for view in result.scene.test]
+    images, others = (list(splatinit.render(result.gaussians, cameras, raster=raster)) for raster in ("pretend", "cpu"))
+    assert all(np.array_equal(one, other) for one, other in zip(images, others, strict=True))
+
+
+def test_what_a_device_has_no_memory_for_is_refused_before_the_start_is_made(as_backend, tiny_scene, tmp_path):
+    settings = SETTINGS | {"raster.backend": "pretend", "init.count": 40_000_000}
+    with pytest.raises(OutOfMemory, match=r"available on meta \(a pretended card\); .* would fit"):
+        splatinit.run(tiny_scene, tmp_path / "run", init="random", settings=settings)
+    assert not (tmp_path / "run" / "init").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "profile", "options"), [("cuda", True, {"timings": 1}), ("cuda", False, {}), ("cpu", True, {})]
+)
+def test_a_profile_has_our_engine_measure_its_stages(monkeypatch, device, profile, options):
+    made, asked = SimpleNamespace(device=torch.device(device), options={}), {}
+    monkeypatch.setattr(pipeline, "make_rasterizer", lambda name: made)
+    monkeypatch.setattr(training, "train", lambda *arguments, **named: asked.update(named))
+    splatinit.train(tiny.scene(), tiny.random_model(3, seed=0), raster="cuda", profile=profile)
+    assert made.options == options and asked["profile"] == profile and asked["rasterizer"] is made
+
+
+def test_a_gpu_that_idles_is_named_once(monkeypatch, tiny_scene, tmp_path):
+    monkeypatch.setattr(devices, "unused_gpu", lambda: "Card")
+    for expected in (1, 0):
+        told = Told()
+        splatinit.run(tiny_scene, tmp_path, init="sfm", settings=SETTINGS | {"train.steps": 2}, progress=told)
+        named = [note for note in told.notes if "Card" in note]
+        assert named == ["Training on the CPU; 'Card' could be used, too: --backend cuda."] * expected
+
+
+# ------------------------------------------------------------------------------------------------------ the CUDA engine
+@pytest.mark.parametrize("share", [0.125, 0.0])
+def test_the_cuda_engine_learns_what_the_cpu_engine_does(cuda, tmp_path, monkeypatch, share):
+    """On a GPU, and in the emulation of one, where the device's memory is the host's."""
+    scene, rows = masked_scene(), []
+    monkeypatch.setattr(training, "DEVICE_SHARE", share)
+    more = {"steps": 60, "depth_priors": priors(scene), "resolution": 0.5, "resolution_until": 0.2}
+    expected = run(scene, tiny.rasterizer(), densifier=adc(), **more)
+    result = run(scene, cuda, densifier=adc(), log=rows.append, **more)
+    assert result.psnr == pytest.approx(expected.psnr, abs=0.2) and result.loss == pytest.approx(
+        expected.loss, rel=0.02
+    )
+    looks = [row["psnr"] for row in rows if "psnr" in row]
+    assert looks[-1] > looks[0] + 1
+    stops = iter([False] * 30 + [True] * 9)
+    half = run(scene, cuda, densifier=adc(), checkpoints=tmp_path, stop=lambda: next(stops), **more)
+    assert half.interrupted and half.steps_done == 31
+    rest = run(scene, cuda, densifier=adc(), checkpoints=tmp_path, **more)
+    assert rest.psnr == pytest.approx(result.psnr, abs=0.2)
+    score = mean_psnr(scene, rest.gaussians, rasterizer=cuda, settings=tiny.SETTINGS)
+    on_host = mean_psnr(scene, rest.gaussians, rasterizer=tiny.rasterizer(), settings=tiny.SETTINGS)
+    assert score == pytest.approx(on_host, abs=0.01)

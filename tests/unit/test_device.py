@@ -1,4 +1,4 @@
-"""What the host asks of a device: a CUDA device where there is one, else a pretended one and answers in torch's place."""
+"""What the host asks of a device: a CUDA device where there is one, a pretended one, answers in torch's place."""
 
 from __future__ import annotations
 
