@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 ALIGNMENT = 256  # bytes, of what splat_cuda is given
+OF_MEMORY = (RuntimeError, MemoryError)  # what allocators of tensors raise
 _KEPT = 2  # workspaces that wait to be used again: one of training, one of renders in between; more would hold memory
 Allocate = CFUNCTYPE(c_void_p, c_void_p, c_int32, c_int64)  # splat_cuda_allocate
 
@@ -250,7 +251,7 @@ class CudaEngine(Engine):
         failure = None if buffers is None or buffers.memory is None else buffers.memory.take_failure()
         if failure is not None:
             buffer, size, error = failure
-            if not isinstance(error, RuntimeError | MemoryError):  # torch's own for memory is a RuntimeError
+            if not isinstance(error, OF_MEMORY):
                 raise error
             raise self._out_of_memory(what, hint, self._buffer_name(buffer), size) from error
         if code == DEVICE_ERROR:
@@ -363,13 +364,16 @@ class DeviceMemory:
 
     def give(self, user: int | None, buffer: int, size: int) -> int | None:
         """splat_cuda_allocate: the address of ``size`` bytes in place of what the buffer had, None where that fails."""
-        # An exception cannot cross the library: it is kept for the one who called it.
+        # An exception cannot cross the library: it is kept for the one who called it. Where memory ran out, the library
+        # may ask again for less.
         try:
             self._tensors.pop(buffer, None)
             tensor = self._empty(size)
         except BaseException as error:
             self._failure = buffer, size, error
             return None
+        if self._failure is not None and self._failure[0] == buffer and isinstance(self._failure[2], OF_MEMORY):
+            self._failure = None
         self._tensors[buffer] = tensor
         return -(-address(tensor) // ALIGNMENT) * ALIGNMENT
 

@@ -51,7 +51,7 @@ def _compare(engine: Engine, name: str, found: torch.Tensor, wanted: torch.Tenso
         hint="Use --backend cpu. A driver that does not fit, or memory that errs, shows like this; if it stays so "
         "after an update, it is an error of splatinit: please report it with what `splatinit doctor` says.",
         what=name,
-        error=float(error),
+        difference=float(error),
     )
 
 

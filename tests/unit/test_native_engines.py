@@ -127,7 +127,7 @@ def test_a_library_that_is_none_or_another(tmp_path: Path) -> None:
     assert "The CUDA engine is of another version of splatinit: " in said and "splat_cuda_device_count" in said
 
 
-# --------------------------------------------------------------------------------------------------- mixed installations
+# -------------------------------------------------------------------------------------------------- mixed installations
 @pytest.mark.parametrize(
     ("gpus", "text"),
     [
@@ -280,6 +280,14 @@ def test_a_failed_allocation_is_told_even_if_the_library_goes_on() -> None:
 
     said = refusal(OutOfMemory, lambda: forward(native.Workspace(native.usable_engine(Library(work=work), 0))))
     assert "MB were wanted for buffer 7" in said
+
+
+def test_a_library_may_ask_again_for_less() -> None:
+    def work(give: Callable[[int, int], int | None]) -> int:
+        assert give(7, 1 << 60) is None
+        return native.loading.OK if give(7, 1000) else native.loading.OUT_OF_MEMORY
+
+    forward(native.Workspace(native.usable_engine(Library(work=work), 0)))
 
 
 def test_what_is_raised_while_memory_is_given_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:

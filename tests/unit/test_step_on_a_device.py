@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_steps import RATES, tasks
+from step_tasks import tasks
+from test_steps import RATES
 from tiny import random_model
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from step_tasks import tasks
 from tiny import camera, random_model, threads
 
 from splatinit import native
@@ -18,28 +19,6 @@ from splatinit.types import GAUSSIAN_FIELDS
 
 RATES = dict(zip(GAUSSIAN_FIELDS, (1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3), strict=True))
 needs_native = pytest.mark.skipif(not native.available(), reason="the native library is not built")
-
-
-def tasks(count: int, *, sh_degree: int = 3, width: int = 28, height: int = 24) -> list[StepTask]:
-    """Steps that meet everything: views that see only some Gaussians, masks, depth, statistics, a growing SH degree."""
-    random = torch.Generator().manual_seed(7)
-    made = []
-    for i in range(count):
-        noise = torch.rand(height, width, 3, generator=random)
-        depth = 3 + torch.rand(height, width, generator=random), torch.rand(height, width, generator=random)
-        made.append(
-            StepTask(
-                camera=camera(0.9 * i, width, height),
-                rgb=noise,
-                counts=(noise[..., :1] > 0.3).float().expand(-1, -1, 3).contiguous() if i % 3 == 1 else None,
-                background=torch.rand(3, generator=random) if i % 2 else None,
-                sh_degree=min(sh_degree, i // 2),
-                depth=depth if i % 4 == 2 else None,
-                depth_weight=0.1,
-                stats=[(), ("v_means2d",), ("v_means2d", "v_means2d_abs")][i % 3],
-            )
-        )
-    return made
 
 
 def model(n: int, sh_degree: int = 3):
