@@ -6,10 +6,15 @@ import sys
 from dataclasses import dataclass
 
 from . import __version__, environment
-from .errors import SplatinitError
+from .errors import MissingExtra, NotBuilt, SplatinitError
 from .registry import Registry, load_object
 
 OK, MISSING, BROKEN = "ok", "optional", "broken"
+# Where torch cannot use a GPU that is there.
+TORCH_WITH_CUDA = (
+    "For the GPU: pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126, or what "
+    "pytorch.org says for your driver."
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, in the order in which a person wants to read them."""
-    return [*_machine(), *_engines(), *_packages(), *_parts(), *_weights()]
+    return [*_machine(), *_engines(), *_devices(), *_packages(), *_parts(), *_weights()]
 
 
 def _machine() -> list[Finding]:
@@ -40,6 +45,13 @@ def _machine() -> list[Finding]:
         findings.append(Finding("machine", "threads", OK, text))
     except SplatinitError as error:
         findings.append(Finding("machine", "threads", BROKEN, error.message, error.hint or ""))
+    gpus = environment.gpus()
+    text = (
+        "no NVIDIA driver"
+        if gpus is None
+        else ", ".join(gpus) or "an NVIDIA driver, which gives no GPU to this process"
+    )
+    findings.append(Finding("machine", "GPU", OK if gpus or gpus is None else MISSING, text))
     memory = environment.memory_mb()
     if memory is not None:
         free, total = memory
@@ -62,15 +74,48 @@ def _engines() -> list[Finding]:
     findings = []
     for spec in BACKENDS:
         try:
-            make_rasterizer(spec.name)
+            rasterizer = make_rasterizer(spec.name)
         except SplatinitError as error:
-            findings.append(Finding("engines", spec.name, BROKEN, error.message, error.hint or ""))
+            optional = isinstance(error, NotBuilt | MissingExtra) and spec.name not in ("cpu", "reference")
+            findings.append(
+                Finding("engines", spec.name, MISSING if optional else BROKEN, error.message, error.hint or "")
+            )
             continue
         text = spec.summary
         info = environment.native_info() if spec.name == "cpu" else None
         if info is not None:
             text = "native, " + ", ".join(f"{key} {value}" for key, value in info.items())
+        elif spec.name == "cuda":
+            text = f"native, {environment.cuda_info()['engine']}; on {rasterizer.device} it computes what cpu does"
         findings.append(Finding("engines", spec.name, OK, text))
+    return findings
+
+
+def _devices() -> list[Finding]:
+    """The GPUs that the CUDA engine sees, and whether torch can use them."""
+    info = environment.cuda_info()
+    findings = []
+    for index, device in enumerate(info["devices"]):
+        text = f"{device['name']}, compute capability {device['capability']}, {device['memory_gb']} GB"
+        findings.append(
+            Finding(
+                "devices",
+                f"cuda:{index}",
+                OK if device["runs"] else MISSING,
+                text if device["runs"] else f"{text}: the CUDA engine has no code for it",
+                "" if device["runs"] else f"It was built as {info['engine']}.",
+            )
+        )
+    idle = bool(info["gpus"]) and info["torch"] is None
+    findings.append(
+        Finding(
+            "devices",
+            "torch",
+            MISSING if idle else OK,
+            f"CUDA {info['torch']}" if info["torch"] else "built without CUDA",
+            TORCH_WITH_CUDA if idle else "",
+        )
+    )
     return findings
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, memory
-from .errors import ConfigError
+from .errors import ConfigError, NotBuilt
 
 THREADS_VARIABLE = "SPLATINIT_THREADS"
 DEPENDENCIES = (
@@ -114,14 +114,47 @@ def git_hash() -> str | None:
 
 
 def native_info() -> dict[str, Any] | None:
-    """What the native library says of itself (simd, threads, cuda, version), or None where it is not built."""
+    """What the native CPU engine says of itself (simd, threads, version), or None where it is not built."""
     from . import native
 
     return dict(native.build_info()) if native.available() else None
 
 
-def session(seed: int, backend: str) -> dict[str, Any]:
-    """What env.json records about one process that worked on a run."""
+def gpus() -> tuple[str, ...] | None:
+    """Names of the GPUs that NVIDIA's driver gives to this process; None where there is no driver."""
+    from .native import driver
+
+    return driver.gpus()
+
+
+def cuda_info() -> dict[str, Any]:
+    """What there is of CUDA, as plain values.
+
+    ``gpus``: names that the driver gives, None without driver; ``engine``: version and architectures of splat_cuda,
+    None where it is not built; ``devices``: those that it sees, each with ``name``, ``capability``, ``memory_gb`` and
+    ``runs``, whether the engine has code for it; ``torch``: version of its CUDA, None where it has none. The engine is
+    not tried out: making its rasterizer does that.
+    """
+    import torch
+
+    from . import native
+
+    found = gpus()
+    info: dict[str, Any] = {"gpus": None if found is None else list(found), "engine": None, "devices": []}
+    try:
+        lib = native.cuda_library(native.cuda_library_path())
+    except NotBuilt:
+        return info | {"torch": torch.version.cuda}
+    engines = [native.CudaEngine(lib, index) for index in range(lib.splat_cuda_device_count())]
+    return info | {
+        "engine": lib.splat_cuda_version().decode(),
+        "devices": [engine.facts() for engine in engines],
+        "torch": torch.version.cuda,
+    }
+
+
+def session(seed: int, backend: str, device: str = "cpu") -> dict[str, Any]:
+    """What env.json records about one process that worked on a run, whose rasterizer draws on ``device``."""
     import torch
 
     return {
@@ -131,9 +164,11 @@ def session(seed: int, backend: str) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": {name: version_of(name) for name in DEPENDENCIES},
-        "device": "cpu",
+        "device": device,
         "backend": backend,
         "native": native_info(),
+        # Asking starts CUDA, which takes time and memory of the GPU: only where it was used.
+        "cuda": cuda_info() if backend == "cuda" or device.startswith("cuda") else None,
         "processor": processor(),
         "cores": cores(),
         "threads": torch.get_num_threads(),

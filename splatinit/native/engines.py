@@ -293,6 +293,16 @@ class CudaEngine(Engine):
             return DeviceArg()
         return found
 
+    def facts(self) -> dict[str, object]:
+        """Of the device, as plain values: name, capability, memory_gb, and runs: whether there is code for it."""
+        info = self.info()
+        return {
+            "name": info.name.decode(errors="replace"),
+            "capability": f"{info.major}.{info.minor}",
+            "memory_gb": round(info.total_bytes / 2**30, 1),
+            "runs": self.library.splat_cuda_device_check(self.index) == OK,
+        }
+
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes of the device. What torch holds but does not use is free."""
         info = self.info()
