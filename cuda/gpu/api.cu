@@ -197,7 +197,8 @@ void bin(splat_cuda_workspace& ws, int64_t capacity, cudaStream_t stream) {
            static_cast<const Key*>(lists.from), limit);
 }
 
-void blend(splat_cuda_workspace& ws, const View& view, const splat_image& image, float* blend_weight, cudaStream_t stream) {
+void blend(splat_cuda_workspace& ws, const View& view, const splat_image& image, float* blend_weight, int64_t capacity,
+           cudaStream_t stream) {
     const Frame& f = ws.frame;
     const bool depth = image.depth != nullptr, weight = blend_weight != nullptr;
     float* slot_weight = nullptr;
@@ -219,7 +220,8 @@ void blend(splat_cuda_workspace& ws, const View& view, const splat_image& image,
             kTilePixels / 2);
     }
     if (slot_weight)
-        launch("weights", sum_weights_kernel, blocks_of(f.n, 256), 256, stream, f, static_cast<const float*>(slot_weight), blend_weight);
+        launch("weights", sum_weights_kernel, blocks_of(f.n, 256), 256, stream, f, static_cast<const float*>(slot_weight), uint32_t(capacity),
+               blend_weight);
 }
 
 void blend_vjp(splat_cuda_workspace& ws, const View& view, const splat_image_cotangents& v_image, bool with_abs, cudaStream_t stream) {
@@ -341,7 +343,7 @@ int splat_cuda_forward(splat_cuda_workspace* ws, const splat_gaussians* g, const
                 bin<uint32_t>(*ws, capacity, stream);
             ws->end(kBin, stream);
             ws->begin(kBlend, stream);
-            blend(*ws, view, *image, aux->blend_weight, stream);
+            blend(*ws, view, *image, aux->blend_weight, capacity, stream);
             ws->end(kBlend, stream);
             check(cudaEventSynchronize(ws->counted_event), "waiting for the number of pairs");
             if (ws->counted->pairs >= 0x7fffffffu) return int(SPLAT_TOO_MANY_PAIRS);

@@ -242,10 +242,10 @@ __global__ void __launch_bounds__(kTilePixels / 2) count_pairs_kernel(Frame f, u
     }
 }
 
-// blend_weight [n]: the slots of each Gaussian, summed in their order.
-__global__ void __launch_bounds__(256) sum_weights_kernel(Frame f, const float* slot_weight, float* blend_weight) {
+// blend_weight [n]: the slots [capacity] of each Gaussian, summed in their order; nothing where the pairs did not fit.
+__global__ void __launch_bounds__(256) sum_weights_kernel(Frame f, const float* slot_weight, uint32_t capacity, float* blend_weight) {
     const int64_t i = int64_t(blockIdx.x) * 256 + threadIdx.x;
-    if (i >= f.n) return;
+    if (i >= f.n || f.counted->pairs > capacity) return;
     float sum = 0.0f;
     for (uint32_t s = 0; s < f.pairs[i]; ++s) sum += slot_weight[f.first_slot[i] + s];
     blend_weight[i] = sum;

@@ -145,7 +145,7 @@ def test_conversion_says_what_was_expected(value, kind, expected):
         ("init.count=1", ("init.name=sfm has no such setting", "add init.name=random")),
         ("init.name=sfn", ("unknown initializer 'sfn'", "Did you mean 'sfm'?")),
         ("poser.name=colmpa", ("unknown poser 'colmpa'", "Did you mean 'colmap'?")),
-        ("raster.backend=cud", ("unknown backend 'cud'", "did you mean 'cuda'")),
+        ("raster.backend=cud", ("unknown backend 'cud'", "Did you mean 'cuda'")),
         ("train.steps=1.5", ("train.steps = '1.5' does not fit", "a whole number")),
         ("train.steps=0", ("command line:", "steps = 0")),
         ("train.steps", ("'train.steps' is not a setting", "train.steps=3000")),
