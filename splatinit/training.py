@@ -439,6 +439,8 @@ def train(
 
     hear(losses.rest())
     devices.synchronize(device)
+    if device.type != "cpu":
+        watch.lap("device")  # what it had still to do
     seconds = report.seconds()
     if saver is not None and adam.steps > saver.saved_step:
         saver.save(seconds)

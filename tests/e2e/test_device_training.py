@@ -12,6 +12,7 @@ import pretend
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from pretend import DEVICE, Pretend, There
 from tiny import MemoryPhoto
 
@@ -497,14 +498,23 @@ def test_scores_and_pictures_are_those_of_the_host(there, tmp_path):
             look()
 
 
-def test_lpips_is_measured_where_the_images_are(there):
+def test_lpips_is_measured_where_the_images_are_in_whole_floats(there, monkeypatch):
     weights = metrics.find_weights("alex")
     if weights is None:
         pytest.skip("no weights of LPIPS here (set SPLATINIT_WEIGHTS)")
     a, b = (torch.rand(40, 50, 3, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
     mask = torch.arange(2000).view(40, 50) % 7 > 0
+    rounds, convolve = [], F.conv2d
+
+    def noting(*arguments):
+        rounds.append(torch.backends.cudnn.allow_tf32)
+        return convolve(*arguments)
+
+    monkeypatch.setattr(F, "conv2d", noting)
     expected = metrics.Lpips("alex")(a, b, mask)
+    del rounds[:]
     assert metrics.Lpips("alex", device=DEVICE)(a.to(DEVICE), b.to(DEVICE), mask.to(DEVICE)) == expected
+    assert rounds == [False] * 10 and torch.backends.cudnn.allow_tf32
 
 
 def test_measuring_without_memory_is_named(there, monkeypatch):
