@@ -14,7 +14,7 @@ from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_double, c_float, c_int
 from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn
 
-from ..errors import BackendError, ConfigError, OutOfMemory
+from ..errors import BackendError, ConfigError, OutOfMemory, SplatinitError
 from .arguments import AdamArg, AuxArg, DeviceArg, FrameInfo, GaussiansArg, GradientsArg, ImageArg, ViewArg
 from .loading import DEVICE_ERROR, OK, OUT_OF_MEMORY, ROOM, check_code, declare, library
 from .tensors import address, check_tensor, recycled
@@ -134,19 +134,26 @@ class Engine(ABC):
         if kept is not None:
             self._idle.remove(kept)
         buffers = kept or self._make(stream)
-        buffers.choose(options)
+        try:
+            buffers.choose(options)
+        except SplatinitError:
+            buffers.destroy()
+            raise
         return buffers
 
     def give_back(self, buffers: Buffers) -> None:
         """They are not used any more: kept for the next who takes some, or freed."""
         if len(self._idle) < _KEPT:
             self._idle.append(buffers)
+        else:
+            buffers.destroy()
 
     def free_idle(self) -> bool:
         """Free what waits to be used again; False where there was nothing."""
-        found = bool(self._idle)
-        self._idle.clear()
-        return found
+        idle, self._idle = self._idle, []
+        for buffers in idle:
+            buffers.destroy()
+        return bool(idle)
 
     def adam(self, *arguments: object) -> None:
         """splat_…_adam, without device and stream."""
@@ -166,7 +173,10 @@ class Engine(ABC):
 
 
 class Buffers:
-    """A workspace of a library, with what it needs to live. Freed when nobody refers to it.
+    """A workspace of a library, with what it needs to live; whoever has it destroys it or gives it back.
+
+    It has no ``__del__``: where a cycle of references dies, Python finalizes all of it in any order, and a workspace of
+    the library would be destroyed that a Workspace of the same cycle then gives back to be used again.
 
     Attributes:
         handle: of the library.       stream: the only one that it may be used on.
@@ -187,7 +197,8 @@ class Buffers:
         self._destroy, self._set_option = destroy, set_option
         self._options: dict[str, int] = {}
 
-    def __del__(self) -> None:
+    def destroy(self) -> None:
+        """The end of it; its memory goes with the last reference."""
         self._destroy(self.handle)
 
     def choose(self, options: Mapping[str, int]) -> None:

@@ -287,6 +287,17 @@ def test_memory_goes_with_the_last_reference_and_needs_no_collection() -> None:
         gc.enable()
 
 
+def test_a_workspace_that_dies_in_a_cycle_gives_back_what_still_lives() -> None:
+    """As one does that the traceback of an error refers to."""
+    library = Library()
+    engine = native.usable_engine(library, 0)
+    cycle: list[object] = [native.Workspace(engine)]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert list(library.alive) == [native.Workspace(engine).buffers.handle] == [1]
+
+
 # ------------------------------------------------------------------------------------------------- options and streams
 def test_options_are_set_where_they_differ_and_unset_for_the_next() -> None:
     library = Library()
