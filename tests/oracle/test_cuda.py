@@ -17,7 +17,7 @@ from tiny import camera, random_model
 from tolerances import COLOR, GRADIENT
 
 from splatinit import native
-from splatinit.errors import BackendError, ShapeError
+from splatinit.errors import BackendError, OutOfMemory, ShapeError
 from splatinit.losses import l1_dssim_torch
 from splatinit.native import selfcheck
 from splatinit.optim import GaussianAdam, adam_step_torch_
@@ -172,6 +172,69 @@ def test_a_loss_stays_as_it_is_in_later_steps(cuda) -> None:
         at_once.append(losses[-1].item())
         step.update()
     assert [loss.item() for loss in losses] == at_once and len(set(at_once)) == 3
+
+
+# --------------------------------------------------------------------------------------------------------------- memory
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_workspace_that_has_known_few_pairs_draws_many(cuda, deterministic: bool) -> None:
+    """The engine makes room by what the frames before needed, and makes the lists anew where that was too little."""
+    few, many = (
+        RasterCase(seed=73, n=1, width=130, height=130),
+        RasterCase(seed=74, n=700, width=130, height=130, kind="opaque"),
+    )
+    rasterizer = CudaRasterizer(cuda.engine, deterministic=deterministic)
+    cuda.engine.free_idle()
+    expected = drawn(rasterizer, many)
+    cuda.engine.free_idle()
+    drawn(rasterizer, few)
+    found = drawn(rasterizer, many)
+    for name, tensor in expected.items():
+        if deterministic or not name.startswith(("gradient", "v_", "blend_weight")):
+            assert torch.equal(found[name], tensor), name
+        else:
+            assert_matches(name, found[name], tensor, GRADIENT / 10, by_norm=True)
+
+
+def full_from(size: int):
+    """An allocator that has no memory for buffers of ``size`` bytes and more."""
+    plain = native.engines.DeviceMemory._empty
+
+    def empty(memory: native.engines.DeviceMemory, wanted: int) -> torch.Tensor:
+        if wanted >= size:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(memory, wanted)
+
+    return empty
+
+
+@pytest.mark.parametrize("size", [100_000, 5_000, 0])
+def test_a_step_without_memory_says_what_it_was_for_and_can_be_made_again(
+    cuda, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = random_model(300, seed=2, sh_degree=3).map(lambda tensor: tensor.to(cuda.device))
+    task = moved(tasks(1)[0], cuda.device)
+    names = [cuda.engine._buffer_name(buffer) for buffer in range(40)]
+
+    def steps(interrupted: bool) -> dict[str, torch.Tensor]:
+        cuda.engine.free_idle()
+        adam = GaussianAdam(start, RATES)
+        step = NativeStep(adam, cuda, RasterSettings(), StepConfig())
+        if interrupted:
+            before = {name: tensor.clone() for name, tensor in adam.state().items()}
+            with monkeypatch.context() as patch, pytest.raises(OutOfMemory) as caught:
+                patch.setattr(native.engines.DeviceMemory, "_empty", full_from(size))
+                step.loss(task)
+                step.update()
+            assert caught.value.buffer in names and not caught.value.buffer.startswith("buffer ")
+            assert f"MB were wanted for {caught.value.buffer}" in str(caught.value) and caught.value.bytes >= size
+            assert adam.steps == 0
+            assert all(torch.equal(adam.state()[name], tensor) for name, tensor in before.items())
+        step.loss(task)
+        step.update()
+        return adam.state()
+
+    undisturbed, again = steps(False), steps(True)
+    assert all(torch.equal(again[name], tensor) for name, tensor in undisturbed.items())
 
 
 # -------------------------------------------------------------------------------------------------------- loss and Adam
