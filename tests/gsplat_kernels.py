@@ -193,7 +193,7 @@ class Kernels:
         depths,
         image_ids,
         gaussian_ids,
-        I,
+        I,  # noqa: E741  the name that gsplat calls it by
         tile_size,
         tile_width,
         tile_height,
