@@ -370,7 +370,7 @@ def test_bad_points_exit_2(tiny_scene, tmp_path, cloud, text):
         (["train.stpes=5"], "Did you mean 'train.steps'"),
         (["-i", "randmo"], "Did you mean 'random'"),
         (["-c", "quikc"], "train/quick"),
-        (["--backend", "cuda"], "unknown backend 'cuda'"),
+        (["--backend", "cud"], "unknown backend 'cud'"),
         (["eval.lpips=squeeze"], "squeeze"),
         (["--steps", "many"], "--steps"),
     ],
