@@ -32,6 +32,41 @@ def install(monkeypatch) -> None:
     monkeypatch.setattr("splatinit.raster.gsplat.cuda_device", lambda: torch.device("cpu"))
 
 
+def install_distributed(monkeypatch) -> None:
+    """Let gsplat's distributed mode talk by gloo between hosts, which it was not made for.
+
+    Its all_gather_int32 refuses host tensors by an assertion. And of gloo, all_to_all and the scatter of which torch
+    makes the differentiable one want pieces of one size, where NCCL takes any: here they go by what takes any in gloo.
+    """
+    import torch.distributed as dist
+
+    def all_gather_int32(world_size: int, value: int, device: torch.device) -> list[int]:
+        found = [torch.empty(1, dtype=torch.int32) for _ in range(world_size)]
+        dist.all_gather(found, torch.tensor([value], dtype=torch.int32))
+        return [int(each) for each in found]
+
+    def all_to_all(outputs: list[torch.Tensor], inputs: list[torch.Tensor], group=None) -> None:
+        sizes = [[tensor.numel() for tensor in tensors] for tensors in (outputs, inputs)]
+        received = inputs[0].new_empty(sum(sizes[0]))
+        dist.all_to_all_single(received, torch.cat([tensor.reshape(-1) for tensor in inputs]), *sizes, group=group)
+        for tensor, values in zip(outputs, received.split(sizes[0]), strict=True):
+            tensor.copy_(values.view(tensor.shape))
+
+    def scatter(output: torch.Tensor, pieces: list[torch.Tensor] | None, source: int, group=None) -> None:
+        if dist.get_rank() != source:
+            dist.recv(output, source, group=group)
+            return
+        for rank, piece in enumerate(pieces):
+            if rank == source:
+                output.copy_(piece)
+            else:
+                dist.send(piece.contiguous(), rank, group=group)
+
+    monkeypatch.setattr("gsplat.rendering.all_gather_int32", all_gather_int32)
+    monkeypatch.setattr(dist, "scatter", scatter)
+    monkeypatch.setattr(dist, "all_to_all", all_to_all)
+
+
 def declared(function: str) -> list[str]:
     """Names of the parameters of one of gsplat's C++ functions, from the installed header."""
     import gsplat
@@ -198,7 +233,7 @@ class Kernels:
         tile_width,
         tile_height,
         sort,
-        segmented,  # noqa: E741
+        segmented,
     ):
         assert sort and not segmented
         packed = means2d.ndim == 2

@@ -94,6 +94,11 @@ def load_latest(folder: Path) -> Latest:
     return Latest(None, tuple(notes))
 
 
+def steps_in(folder: Path) -> dict[int, Path]:
+    """The checkpoints of ``folder`` by their steps, whole or not."""
+    return {int(_NAME.fullmatch(path.name).group(1)): path for path in _newest_first(Path(folder))}
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and check one file. Raises FormatError when it is truncated, damaged or no checkpoint of ours."""
     from safetensors import SafetensorError, safe_open

@@ -138,7 +138,8 @@ class GsplatRasterizer:
         )
         rgb, alpha = image[0, ..., :3], alpha[0, ..., 0]
         if background is not None and self.packed:
-            # gsplat 1.5 refuses backgrounds in this mode: its check forgets that packed rows have no camera axis.
+            # gsplat 1.5 refuses backgrounds in this mode: its check forgets that packed rows have no camera axis (its
+            # issue 764).
             rgb = rgb + (1 - alpha)[..., None] * background
         if watched and meta["means2d"].requires_grad:
             meta["means2d"].retain_grad()

@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "densify": {"optim"},
     "device": set(),
     "draws": set(),
+    "distributed": {"io", "raster"},
     "doctor": {"environment", "io", "metrics", "raster"},
     "environment": {"memory", "native"},
     "evaluation": {"decoding", "device", "io", "memory", "metrics", "raster", "report"},
