@@ -30,12 +30,21 @@ class GaussianAdam:
             as it was.
     """
 
-    def __init__(self, gaussians: Gaussians, learning_rates: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        gaussians: Gaussians,
+        learning_rates: Mapping[str, float],
+        *,
+        beta1: float = BETA1,
+        beta2: float = BETA2,
+        eps: float = EPS,
+    ) -> None:
         """Copies ``gaussians`` (float32, contiguous): the caller's stay as they are."""
         self.replace(
             {k: v.detach().to(torch.float32).clone().contiguous() for k, v in gaussians.tensors().items()}, None, None
         )
         self.learning_rates = dict(learning_rates)
+        self._beta1, self._beta2, self._eps = beta1, beta2, eps
         self.steps = 0
         self.admit: Callable[[int], None] = lambda count: None
 
@@ -86,9 +95,9 @@ class GaussianAdam:
                 self.exp_avg_sq[name],
                 lr=self.learning_rates[name],
                 step=self.steps,
-                beta1=BETA1,
-                beta2=BETA2,
-                eps=EPS,
+                beta1=self._beta1,
+                beta2=self._beta2,
+                eps=self._eps,
             )
             for tensor, kept in zip(changed, before, strict=False):
                 # By a mask: to ask which rows they are would wait for a GPU.
@@ -115,7 +124,8 @@ class GaussianAdam:
             for part in (fields, self.exp_avg, self.exp_avg_sq)
         ]
         rates = (c_double * 6)(*(self.learning_rates[name] for name in fields))
-        return native.AdamArg(*pointers, rates, BETA1, BETA2, EPS, self.steps + 1, only_touched, sh_degree_grows)
+        numbers = (self._beta1, self._beta2, self._eps, self.steps + 1, only_touched, sh_degree_grows)
+        return native.AdamArg(*pointers, rates, *numbers)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything but the step count, by flat names, for a checkpoint (not copied)."""

@@ -7,7 +7,8 @@ without batches. Projection and spherical harmonics are gsplat's pure-torch func
 know the opacity), tiles and blending are written from the CUDA sources that the package brings
 (``gsplat/cuda/csrc``), and :func:`declared` reads from its header which arguments each kernel takes.
 
-Memory that the CUDA kernels leave uninitialised is NaN here.
+Between kernels numbers are float32, within one they are float64, so that a test sees what the code around them does
+rather than rounding. Memory that the CUDA kernels leave uninitialised is NaN here.
 """
 
 from __future__ import annotations
@@ -81,11 +82,13 @@ def _project(means, quats, scales, viewmat, K, width, height, eps2d, compensate)
     """Of Gaussians in front of one camera: means2d [m, 2], depths [m], conics [m, 3], compensations [m] or None."""
     from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci
 
+    means, quats, scales, viewmat, K = (tensor.double() for tensor in (means, quats, scales, viewmat, K))
     covariances, _ = _quat_scale_to_covar_preci(quats, scales, compute_preci=False)
     _, means2d, depths, conics, compensations = _fully_fused_projection(
         means, covariances, viewmat[None], K[None], width, height, eps2d=eps2d, calc_compensations=compensate
     )
-    return means2d[0], depths[0], conics[0], None if compensations is None else compensations[0]
+    found = means2d, depths, conics, compensations
+    return [None if tensor is None else tensor[0].float() for tensor in found]
 
 
 def _projection(means, quats, scales, viewmat, K, width, height, eps2d, compensations, rows, gradients, wants_pose):
@@ -340,9 +343,9 @@ def _pixels(y: slice, x: slice) -> torch.Tensor:
 
 def _blend(means2d, conics, colors, opacities, pixels):
     """Colours [p, channels] and remaining transmittance [p] of Gaussians in drawing order."""
-    dx, dy = (means2d - pixels[:, None, :]).unbind(-1)
-    a, b, c = conics.unbind(-1)
+    dx, dy = (means2d.double() - pixels[:, None, :]).unbind(-1)
+    a, b, c = conics.double().unbind(-1)
     sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
     raw = torch.where(sigma >= 0, opacities * torch.exp(-sigma), 0.0)
     weights, left = blend_weights(raw)
-    return weights @ colors, left
+    return (weights @ colors.double()).float(), left.float()

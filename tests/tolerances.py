@@ -32,7 +32,8 @@ CUTOFF_DEPTH = 2e-6
 # (≤ 5.5) that it scales; rounding of the covariance's own entries adds the same again.
 FLOAT32_EPS = 6e-8
 
-# gsplat, in multiples of COLOR and GRADIENT. Antialiased, because it takes the determinant of a covariance without
-# eps2d as a difference of products in float32, which loses the digits of a needle. On a GPU, because its kernels are
-# built with fast exponentials, and divide the transmittance back in backward.
-GSPLAT_LOOSE = 10.0
+# gsplat, in multiples of COLOR and GRADIENT, by device. From one of its kernels to the next, gradients of inverse
+# covariances and of compensations go in float32, where ours stay in one kernel. On a GPU its kernels are built with
+# fast exponentials, divide the transmittance back in backward, and take the determinant of a covariance without eps2d
+# as a difference of products in float32, which loses the digits of a needle.
+GSPLAT_LOOSE = {"cpu": 3.0, "cuda": 10.0}

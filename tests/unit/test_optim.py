@@ -32,11 +32,13 @@ def test_the_callers_gaussians_stay():
     assert all(torch.equal(a, b) for a, b in zip(start.tensors().values(), before.tensors().values(), strict=True))
 
 
-def test_many_steps_match_torch_optim_adam():
+@pytest.mark.parametrize("numbers", [{}, {"beta1": 0.81, "beta2": 0.998, "eps": 1e-12}], ids=["usual", "others"])
+def test_many_steps_match_torch_optim_adam(numbers: dict[str, float]):
     start = random_model(40, seed=1)
-    adam = GaussianAdam(start, RATES)
+    adam = GaussianAdam(start, RATES, **numbers)
+    beta1, beta2, eps = numbers.values() or (BETA1, BETA2, EPS)
     theirs = {k: v.clone().requires_grad_() for k, v in start.tensors().items()}
-    peer = torch.optim.Adam([{"params": [v], "lr": RATES[k]} for k, v in theirs.items()], betas=(BETA1, BETA2), eps=EPS)
+    peer = torch.optim.Adam([{"params": [v], "lr": RATES[k]} for k, v in theirs.items()], betas=(beta1, beta2), eps=eps)
     for step in range(30):
         for params in (adam.gaussians.tensors(), theirs):
             sum((t - 0.1 * step).square().sum() for t in params.values()).backward()
