@@ -30,6 +30,7 @@ from .types import Gaussians, RasterAux, Scene
 if TYPE_CHECKING:
     import torch
 
+    from .densify.base import Change
     from .io.checkpoints import Latest
     from .raster.base import Rasterizer
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # (image_ids in gsplat/rendering.py), and gives the tiles those of other rows (gsplat's issues 845 and 871).
 BACKENDS = ("gsplat",)
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
+PROCESS = "process_"  # and its number: where one of several has its checkpoints
 AGREE_EVERY = 16  # steps between two questions to the others; each waits for the slowest of them
 # Poses and start are made by the first process while the others wait. torchrun ends them all when one dies.
 PATIENCE = timedelta(days=7)
@@ -106,6 +108,10 @@ class Group:
                 hint="Start from more points, or with fewer processes (torchrun --nproc-per-node).",
             )
 
+    def share(self, count: int) -> int:
+        """Of ``count`` Gaussians, how many a process holds at most."""
+        return math.ceil(count / self.size)
+
     def part(self, gaussians: Gaussians) -> Gaussians:
         """Those of this process: every size-th, so that each has some everywhere and all have the same work."""
         return gaussians if self.size == 1 else gaussians.map(lambda tensor: tensor[self.rank :: self.size].clone())
@@ -124,7 +130,7 @@ class Group:
         most = getattr(densifier.config, "max_count", None)
         if self.size == 1 or most is None:
             return densifier
-        return type(densifier)(dataclasses.replace(densifier.config, max_count=math.ceil(most / self.size)))
+        return type(densifier)(dataclasses.replace(densifier.config, max_count=self.share(most)))
 
     def purpose(self, name: str) -> str:
         """Of random numbers (see :mod:`.draws`) that have to be others in each process."""
@@ -165,6 +171,15 @@ class Group:
         """The sum over the processes, together."""
         return count if self.size == 1 else sum(self._numbers_of_all(count))
 
+    def summed(self, change: Change | None) -> Change | None:
+        """What all have changed, together; None where this one has changed nothing, which then is so of all."""
+        if self.size == 1 or change is None:
+            return change
+        fields = {f.name: getattr(change, f.name) for f in dataclasses.fields(change)}
+        return dataclasses.replace(
+            change, **{name: self.total(n) for name, n in fields.items() if not isinstance(n, bool)}
+        )
+
     def agreed(self, step: int, *wishes: bool) -> tuple[bool, ...]:
         """Which of the wishes any process has, together; once in :data:`AGREE_EVERY` steps, and none until then."""
         if self.size == 1:
@@ -180,18 +195,23 @@ class Group:
     # --------------------------------------------------------------------------------------- checkpoints and the end
     def folder(self, checkpoints: Path) -> Path:
         """Where this process keeps its checkpoints."""
-        return checkpoints if self.size == 1 else checkpoints / f"process_{self.rank}"
+        return checkpoints if self.size == 1 else checkpoints / f"{PROCESS}{self.rank}"
 
     def latest(self, folder: Path) -> Latest:
         """The newest checkpoint in ``folder``; together, the newest of a step that all have.
 
-        Raises ConfigError where the processes have checkpoints, but none of the same step; FormatError where it is
-        damaged.
+        Raises ConfigError where there are checkpoints of another number of processes, or none of the same step;
+        FormatError where it is damaged.
         """
         from .io.checkpoints import Latest, load_checkpoint, load_latest, steps_in
 
         if self.size == 1:
+            others = len({path.parent for path in folder.glob(f"{PROCESS}*/*") if path.suffix == ".safetensors"})
+            if others:
+                raise _of_another_number(folder, others, self.size)
             return load_latest(folder)
+        if steps_in(folder.parent):
+            raise _of_another_number(folder.parent, 1, self.size)
         paths = steps_in(folder)
         import torch
 
@@ -265,6 +285,15 @@ class Group:
 
 
 ALONE = Group()
+
+
+def _of_another_number(folder: Path, there: int, here: int) -> ConfigError:
+    processes = "1 process" if there == 1 else f"{there} processes"
+    return ConfigError(
+        f"{folder}: these checkpoints are of a training in {processes}; this is one in {here}.",
+        hint="Start as many as before (torchrun --nproc-per-node; one: without torchrun), or remove these checkpoints.",
+        processes=there,
+    )
 
 
 def join(backend: str) -> Group:

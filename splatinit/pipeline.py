@@ -31,6 +31,7 @@ from .config import (
     settings_from_keywords,
 )
 from .densify import DENSIFIERS
+from .distributed import ALONE, Group, join
 from .errors import FormatError, NoImages
 from .initializers import INITIALIZERS, needs_points, require_packages
 from .io import runs
@@ -133,6 +134,7 @@ def train(
     progress: Progress = Silent(),
     stop: Callable[[], bool] = never,
     profile: bool = False,
+    group: Group = ALONE,
     **settings: Any,
 ) -> TrainResult:
     """Gaussians → trained Gaussians (``.gaussians`` of the result). ``settings`` are the fields of TrainConfig.
@@ -141,13 +143,14 @@ def train(
     hears the mean PSNR over the test views after the fractions of the training in ``during`` (see
     :class:`splatinit.evaluation.EvalConfig`). ``spent``: seconds of TrainConfig.seconds that the start has taken.
     ``profile``: see :func:`splatinit.training.train`. The Gaussians of the result are on the host, whatever ``raster``.
+    ``group``: the processes that call this together, under torchrun (:func:`splatinit.distributed.join`).
     """
     from .evaluation import mean_psnr
     from .training import Measurement, TrainConfig
     from .training import train as optimise
 
     environment.use_threads()
-    rasterizer, drawing = make_rasterizer(_name(raster)), _raster_settings(raster)
+    rasterizer, drawing = group.rasterizer(make_rasterizer(_name(raster))), _raster_settings(raster)
     if profile and devices.device_of(rasterizer).type == "cuda" and hasattr(rasterizer, "options"):
         rasterizer.options["timings"] = 1  # of its stages, for which our engine waits at each step
     config = config or settings_from_keywords(TrainConfig, settings, "train")
@@ -171,6 +174,7 @@ def train(
         progress=progress,
         stop=stop,
         profile=profile,
+        group=group,
     )
 
 
@@ -292,6 +296,7 @@ class RunResult:
         config: every setting that was in force.
         scene, start, gaussians: what the stages gave; ``gaussians`` and ``report`` are None when the run was stopped.
         report: the scores.
+        leads: False in a process that only trained along with another one, which has the rest.
         seconds: stage → seconds it took when it was computed (not when it was re-used).
         profile: where the seconds of the training went; None when it was stopped.
         steps_done: updates made in all.
@@ -305,6 +310,7 @@ class RunResult:
     start: Initialization
     gaussians: Gaussians | None = None
     report: EvalReport | None = None
+    leads: bool = True
     seconds: Mapping[str, float] = field(default_factory=dict)
     profile: Profile | None = None
     steps_done: int = 0
@@ -372,15 +378,26 @@ def run(
         stop: asked between training steps; once it is true, a checkpoint is written and the run returns.
         profile: see :func:`splatinit.training.train`.
 
+    Started by torchrun in several processes, the first goes the whole line, and the others train along with it, silent
+    but for errors (see :mod:`splatinit.distributed`): they read scene and start from the run folder, on a disk that all
+    see.
+
     Raises SplatinitError for everything a user can cause, and has then written nothing over; FolderInUse while another
     process works in ``out``.
     """
-    with _Line.open(images, out, config or make_config(init, settings), progress, poses) as line:
+    config = config or make_config(init, settings)
+    group = join(config.raster.name)
+    if not group.leads:
+        root = Path(out) if out is not None else default_out(images, config)
+        return _follow(group, runs.RunFolder(root), config, stop)
+    with _Line.open(images, out, config, progress, poses, group) as line:
         # Some initializers may be told how many points to make: what training has no memory for need not be made.
         planned = getattr(line.config.init.settings, "count", None) or 0
         line.foresee(planned, lambda fits: f"Use init.count={fits} or fewer.")
         start = line.start()
-        if not line.train(start, stop, profile) or stop():
+        trained = line.train(start, stop, profile)
+        group.leave()
+        if not trained or stop():
             return line.result(start, interrupted=True)
         from .io.splat import read_splat_ply
 
@@ -436,6 +453,7 @@ class _Line:
     scene: Scene
     progress: Progress
     device: torch.device  # that the Gaussians will be trained on
+    group: Group = ALONE
     steps_done: int = 0
 
     @classmethod
@@ -447,6 +465,7 @@ class _Line:
         config: RunConfig,
         progress: Progress,
         poses: Path | None = None,
+        group: Group = ALONE,
     ) -> Iterator[_Line]:
         """Read and pose the photos, and hold the folder for the block.
 
@@ -465,7 +484,7 @@ class _Line:
             for text in folder.notes:
                 progress.note(text)
             stages = _Stages(folder, progress)
-            yield cls(config, folder, stages, _posed(images, poser, stages, poses), progress, device)
+            yield cls(config, folder, stages, _posed(images, poser, stages, poses), progress, device, group)
 
     def start(self) -> Initialization:
         from .quality import measure, summary
@@ -498,13 +517,14 @@ class _Line:
 
         if "train" not in self.folder.record():
             needs = memory_needs(self.scene, self.config.seeding.sh_degree, self.config.train, self.device)
-            needs.require(count, how, given=False)
+            share = self.group.share(count)
+            needs.require(share, lambda fits: how(fits * self.group.size), given=False)
 
     def train(self, begun: Initialization, stop: Callable[[], bool], profile: bool = False) -> bool:
         """Have ``splat.ply``; False when ``stop`` came first."""
         from .io.splat import write_splat_ply
 
-        if self.stages.kept("train"):
+        if not self.group.wait_for_start(not self.stages.kept("train")):
             return True
         self.foresee(len(begun.points), lambda fits: f"Start from at most {fits} points.")
         idle = devices.unused_gpu() if self.config.raster.name == "cpu" else None
@@ -525,6 +545,7 @@ class _Line:
             progress=self.progress,
             stop=stop,
             profile=profile,
+            group=self.group,
         )
         self.steps_done = result.steps_done
         if result.interrupted:
@@ -558,6 +579,33 @@ class _Line:
             steps_done=record.get("train", {}).get("steps", self.steps_done),
             **more,
         )
+
+
+def _follow(group: Group, folder: runs.RunFolder, config: RunConfig, stop: Callable[[], bool]) -> RunResult:
+    """Train along with the process that leads, from what it has left in the run folder."""
+    environment.use_threads()
+    trains = group.wait_for_start()
+    scene, begun = saved_scene(folder), folder.read_start()
+    steps, interrupted = 0, False
+    if trains:
+        result = train(
+            scene,
+            seed(begun, config.seeding),
+            config.train,
+            raster=config.raster,
+            densify=config.densify,
+            seed=config.seed,
+            depth_priors=begun.depth_priors,
+            checkpoints=folder.checkpoints,
+            during=config.eval.during,
+            stop=stop,
+            group=group,
+        )
+        steps, interrupted = result.steps_done, result.interrupted
+    group.leave()
+    return RunResult(
+        folder=folder, config=config, scene=scene, start=begun, leads=False, steps_done=steps, interrupted=interrupted
+    )
 
 
 def _read_aloud(path: Path | str, config: RunConfig, progress: Progress) -> tuple[ImageSet, Choice]:

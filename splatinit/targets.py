@@ -9,7 +9,7 @@ the host wait for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -59,13 +59,14 @@ class Target:
 class Order:
     """Which view each step trains: every view once in an epoch, each epoch in an order of its own."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        self._count, self._seed = count, seed
+    def __init__(self, count: int, seed: int, turn: Callable[[int], int] = lambda done: done) -> None:
+        """``turn``: which turn the update after ``done`` updates has, where others have turns, too."""
+        self._count, self._seed, self._turn = count, seed, turn
         self._epochs: dict[int, list[int]] = {}
 
     def __call__(self, done: int) -> int:
         """Index of the view of the update after ``done`` updates."""
-        epoch, position = divmod(done, self._count)
+        epoch, position = divmod(self._turn(done), self._count)
         if epoch not in self._epochs:
             import torch
 
@@ -88,6 +89,7 @@ class Targets:
         device: of the targets; their numbers are the same on each.
         room: bytes that photos may take of the device's own memory. What is kept there is not kept on the host, too.
         spill: folder for decoded photos that do not fit into ``config.image_cache_mb``; None: they are decoded again.
+        turn: see :class:`Order`.
         progress: told which views have no pixel that counts.
     """
 
@@ -100,6 +102,7 @@ class Targets:
         *,
         room: int = 0,
         spill: Path | None = None,
+        turn: Callable[[int], int] = lambda done: done,
         progress: Progress = Silent(),
     ) -> None:
         import torch
@@ -107,7 +110,7 @@ class Targets:
         self._scene, self._seed, self._device, self._progress = scene, seed, device, progress
         self._random = config.random_background
         self._fixed = torch.tensor(scene.background or (0.0, 0.0, 0.0))
-        self._order = Order(len(scene.train), seed)
+        self._order = Order(len(scene.train), seed, turn)
         self._blind: set[int] = set()
         self.notes: list[str] = []
         self._photos = _Photos(scene, config, spill)

@@ -22,6 +22,7 @@ import numpy as np
 from . import device as devices
 from .course import Course
 from .decoding import most_bytes
+from .distributed import ALONE, Group
 from .draws import seeded
 from .errors import ConfigError, OutOfMemory, SplatinitError, TrainingError
 from .late import LateLosses, Loss
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from .densify.base import Change, Densifier
+    from .io.checkpoints import Latest
     from .optim import GaussianAdam
 
 REPORT_SECONDS = 0.25  # between two updates of the live line
@@ -233,6 +235,7 @@ def train(
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
     profile: bool = False,
+    group: Group = ALONE,
 ) -> TrainResult:
     """Train ``gaussians`` (which stay as they are) on the training views of ``scene``.
 
@@ -252,11 +255,13 @@ def train(
         stop: asked after every step; when it says True, a checkpoint is written and the training returns.
         profile: have the device done with each stage before the next begins, so that each has its own seconds in
             ``TrainResult.profile``. Slower on a device that works behind the host; on the host it is always so.
+        group: the processes that train together, each by this call with the same arguments, but for ``log`` and
+            ``progress``; ``rasterizer`` is one of ``group``'s. The first returns all Gaussians, the others theirs.
 
     Raises:
         TrainingError: no training view, no Gaussians (left), a loss that is not finite (names step and view), or
             Gaussians that are not (looked for at every preview and before saving: an engine need not show them).
-        ConfigError: the checkpoints belong to another training (names what differs).
+        ConfigError: the checkpoints belong to another training (names what differs), or it is none for a group.
         OutOfMemory: it does not fit (said before anything is taken), or what a refinement adds does not, or an
             allocation failed all the same (says of what, and what would fit).
         SceneError, FormatError: a photo is gone or damaged.
@@ -265,7 +270,7 @@ def train(
     """
     import torch
 
-    from .optim import GaussianAdam
+    from .optim import BETA1, BETA2, EPS, GaussianAdam
     from .steps import StepConfig, StepTask, make_step
 
     device = devices.device_of(rasterizer)
@@ -277,8 +282,11 @@ def train(
     if len(gaussians) == 0:
         raise TrainingError("Training cannot start from 0 Gaussians.", hint="Try another initializer (--init).")
     needs = memory_needs(scene, gaussians.sh_degree, config, device)
-    needs.require(len(gaussians), lambda fits: f"Start from at most {fits} Gaussians.")
+    needs.require(group.share(len(gaussians)), lambda fits: f"Start from at most {fits * group.size} Gaussians.")
     _check_finite(gaussians, "before the first step")
+    densifier = group.densifier(densifier)
+    densifier.begin(steps=config.steps, extent=scene.extent)
+    group.check(scene, gaussians, config, densifier)
     rates = {
         "means": config.lr_means * scene.extent,
         "quats": config.lr_quats,
@@ -287,21 +295,27 @@ def train(
         "sh0": config.lr_sh0,
         "shN": config.lr_shN,
     }
+    rates = group.rates(rates)
+    beta1, beta2, eps = group.moments(BETA1, BETA2, EPS)
     try:
-        adam = GaussianAdam(devices.moved(gaussians, device), rates)
+        mine = devices.moved(group.part(gaussians), device)
+        adam = GaussianAdam(mine, rates, beta1=beta1, beta2=beta2, eps=eps)
+        del mine
     except (MemoryError, RuntimeError) as error:
         if not is_no_memory(error):
             raise
-        raise needs.ran_out(error, "the Gaussians and their moments", len(gaussians), 0) from error
+        count = group.share(len(gaussians))
+        raise needs.ran_out(error, "the Gaussians and their moments", count, 0) from error
     losses = LateLosses(device)
-    densifier.begin(steps=config.steps, extent=scene.extent)
     notes: tuple[str, ...] = ()
     saver = None
     if checkpoints is not None:
         identity = _identity(scene, gaussians, rasterizer, settings, densifier, config, seed, depth_priors)
+        identity |= group.identity()
+        checkpoints = group.folder(Path(checkpoints))
         every = config.checkpoint_seconds
-        saver = _Saver(Path(checkpoints), every, adam, densifier, identity, lambda: hear(losses.rest()))
-        notes = saver.resume()
+        saver = _Saver(checkpoints, every, adam, densifier, identity, lambda: hear(losses.rest()))
+        notes = saver.resume(group.latest(checkpoints))
         for note in notes:
             progress.note(note)
     passed = saver.seconds if saver else 0.0
@@ -313,6 +327,7 @@ def train(
     priors = Priors(depth_priors, device, room=room)
     held_out = HeldOut(scene, rasterizer, settings, device) if scene.test else None
     sh_start = _degree_in_use(gaussians)
+    masked = any(view.photo.has_mask for view in scene.train)
     random = torch.Generator()
     interrupted = False
 
@@ -333,7 +348,10 @@ def train(
     def refine(step: int) -> Change | None:
         # Of the update that was just made.
         resolution = schedule.resolution_after(step - 1)
-        return densifier.refine(step, adam, seeded(random, seed, "densify", step), resolution=resolution)
+        change = densifier.refine(
+            step, adam, seeded(random, seed, group.purpose("densify"), step), resolution=resolution
+        )
+        return group.summed(change)
 
     def measure() -> None:
         if measurement is None or not any(course.reached(each, adam.steps) for each in measurement.fractions):
@@ -341,18 +359,21 @@ def train(
         hear(losses.rest())
         with saved_on_failure("measuring the test views"), report.paused() as paused:
             psnr = measurement.psnr(adam.gaussians.map(lambda tensor: tensor.detach()))
-        report.measured(psnr, len(adam.gaussians), paused())
+        report.measured(psnr, count, paused())
         watch.lap("test views")
 
     training_step = make_step(adam, rasterizer, settings, StepConfig(config.ssim_weight, config.selective_adam))
     progress.start("train", total=config.steps if limit is None else None)
     resumed = adam.steps
     watch.lap("begin")
-    with Targets(scene, config, seed, device, room=room, spill=checkpoints, progress=progress) as targets:
+    count = group.total(len(adam.gaussians))  # of all processes
+    with Targets(
+        scene, config, seed, device, room=room, spill=checkpoints, turn=group.turn, progress=progress
+    ) as targets:
 
-        def admit(count: int) -> None:
+        def admit(wanted: int) -> None:
             def require() -> None:
-                needs.require_growth(len(adam.gaussians), count, step=adam.steps, photos=targets.still_to_keep())
+                needs.require_growth(len(adam.gaussians), wanted, step=adam.steps, photos=targets.still_to_keep())
 
             try:
                 require()
@@ -366,7 +387,9 @@ def train(
         adam.admit = admit
         if saver is not None and saver.refinement_waits:
             with saved_on_failure("the refinement", refinement_waits=True):
-                report.refined(adam.steps, refine(adam.steps), len(adam.gaussians))
+                change = refine(adam.steps)
+            count = group.total(len(adam.gaussians))
+            report.refined(adam.steps, change, count)
         if course.steps != config.steps:  # a resumed training by time
             densifier.replan(steps=course.steps)
         last = course.over(adam.steps, passed)
@@ -392,7 +415,7 @@ def train(
                     depth=priors.get(view, target.counts) if depth_weight > 0 else None,
                     depth_weight=depth_weight,
                     stats=stats,
-                    eps2d=schedule.eps2d_after(done, len(adam.gaussians), width, height, settings.eps2d),
+                    eps2d=schedule.eps2d_after(done, count, width, height, settings.eps2d),
                 )
             watch.lap("photos")
             with saved_on_failure("drawing and comparing"):
@@ -400,10 +423,11 @@ def train(
                 aux = training_step.update()
             watch.lap("step", training_step.seconds())
             with saved_on_failure("the statistics of the Gaussians", begun=True):
-                if stats and target.counts is not None:
-                    unsee_masked(aux, target.counts)
-                densifier.observe(step, aux, view.camera)
-            del target, task, aux  # before a refinement takes memory
+                for seen, counts in group.seen(aux, target.counts, (height, width) if stats and masked else None):
+                    if stats and counts is not None:
+                        unsee_masked(seen, counts)
+                    densifier.observe(step, seen, view.camera)
+            del target, task, aux, seen, counts  # before a refinement takes memory
             with saved_on_failure("the refinement", refinement_waits=True):
                 change = refine(step)
             if len(adam.gaussians) == 0:
@@ -415,7 +439,9 @@ def train(
                 )
 
             watch.lap("densify")
-            report.refined(step, change, len(adam.gaussians))
+            if change is not None or group.size == 1:  # to ask the others takes time
+                count = group.total(len(adam.gaussians))
+            report.refined(step, change, count)
             if course.advance(step, report.seconds()):
                 schedule = replace(config, steps=course.steps)
                 densifier.replan(steps=course.steps)
@@ -423,18 +449,19 @@ def train(
             looks = schedule.previews(step) or last
             if looks:
                 hear(losses.rest())
-            report.step(step, len(adam.gaussians), total=course.steps, last=last)
+            report.step(step, count, total=course.steps, last=last)
             if looks:
                 _check_finite(adam.gaussians, f"after step {step}")
                 with saved_on_failure("the look at a held-out view"):
                     psnr = held_out.psnr(adam.gaussians, degree) if held_out else None
                 report.preview(psnr)
             watch.lap("report")
-            if not last and stop():
+            stops, saves = group.agreed(step, not last and stop(), saver is not None and saver.is_due())
+            if stops and not last:
                 interrupted = True
                 break
-            if saver is not None:
-                saver.save_if_due(report.seconds())
+            if saver is not None and saves:
+                saver.save(report.seconds())
             watch.lap("checkpoint")
 
     hear(losses.rest())
@@ -447,7 +474,7 @@ def train(
     watch.lap("checkpoint")
     if not interrupted:
         measure()
-    result = adam.gaussians.map(lambda tensor: tensor.detach().cpu())
+    result = group.whole(adam.gaussians.map(lambda tensor: tensor.detach().cpu()))
     report.finish(len(result))
     return TrainResult(
         gaussians=result,
@@ -650,11 +677,8 @@ class _Saver:
         self._last = time.perf_counter()
         self._cost = 0.0  # s, of the last save
 
-    def resume(self) -> tuple[str, ...]:
-        """Take up the newest whole checkpoint, if there is one. Returns notes for the user."""
-        from .io.checkpoints import load_latest
-
-        latest = load_latest(self._folder)
+    def resume(self, latest: Latest) -> tuple[str, ...]:
+        """Take up a checkpoint, if there is one. Returns notes for the user."""
         found = latest.checkpoint
         if found is None:
             return latest.notes
@@ -679,9 +703,8 @@ class _Saver:
         self.refinement_waits = found.meta.get("refinement_waits", False)
         return (*latest.notes, f"Resumed after step {found.step}.")
 
-    def save_if_due(self, seconds: float) -> None:
-        if time.perf_counter() - self._last >= max(self._every, self._cost / CHECKPOINT_SHARE):
-            self.save(seconds)
+    def is_due(self) -> bool:
+        return time.perf_counter() - self._last >= max(self._every, self._cost / CHECKPOINT_SHARE)
 
     def save_before_error(self, seconds: float, refinement_waits: bool) -> int:
         """Save what is not saved yet, if that can be done. Returns the step of the newest checkpoint, 0 for none."""

@@ -17,6 +17,7 @@ from strategies import RasterCase
 
 from splatinit import distributed
 from splatinit.densify.adc import Adc, AdcConfig
+from splatinit.densify.base import Change
 from splatinit.raster import make_rasterizer
 from splatinit.raster.base import RasterSettings
 from splatinit.types import Camera, Gaussians, Render
@@ -65,6 +66,8 @@ def words(group: distributed.Group, out: Path) -> dict[str, torch.Tensor]:
     """What is said between processes."""
     whole = group.whole(group.part(CASE.gaussians))
     found = {f"whole {field}": tensor for field, tensor in whole.tensors().items()}
+    change = group.summed(Change(cloned=1 + group.rank, pruned=5, opacities_reset=True))
+    assert change == Change(cloned=3, pruned=10, opacities_reset=True), change
     found["total"] = torch.tensor(group.total(10 + group.rank))
     agreed = [group.agreed(step, group.rank == 1 and step > 16, False) for step in range(1, 40)]
     assert all(wishes == (False, False) for step, wishes in enumerate(agreed, 1) if step != 32), agreed

@@ -336,6 +336,8 @@ def _run_and_show(scene: Path, out: Path | None, config: RunConfig, profile: boo
         lambda progress, stop: pipeline.run(scene, out, config=config, progress=progress, stop=stop, profile=profile),
     )
     exit_if_stopped(result, signum)
+    if not result.leads:
+        return
     show_runs(make_console(), [result])
     if profile and result.profile is not None:
         show_profile(make_console(), result.profile)
@@ -346,11 +348,12 @@ def exit_if_stopped(result: RunResult, signum: int | None) -> None:
     if not result.interrupted:
         return
     of = f" of {result.config.train.steps}" if result.config.train.seconds is None else ""
-    make_console(stderr=True).print(
-        f"Stopped after step {result.steps_done}{of}; a checkpoint is in "
-        f"{escape(str(result.folder.checkpoints))}.\nThe same command goes on from there.",
-        soft_wrap=True,
-    )
+    if result.leads:
+        make_console(stderr=True).print(
+            f"Stopped after step {result.steps_done}{of}; a checkpoint is in "
+            f"{escape(str(result.folder.checkpoints))}.\nThe same command goes on from there.",
+            soft_wrap=True,
+        )
     raise typer.Exit(128 + (signum or signal.SIGINT))
 
 

@@ -64,6 +64,8 @@ class Densifier(Protocol):
         ``random``, of the host, is seeded from the run's seed and ``step``. ``resolution`` is the share of their
         working size (of the sides) at which the photos were looked at: small photos show less, and call for fewer
         Gaussians.
+
+        Whether there is a Change follows from ``step`` alone: processes that train together add up what each did.
         """
         ...
 

@@ -17,8 +17,10 @@ from tolerances import COLOR, DEPTH
 
 from splatinit import distributed
 from splatinit.densify.adc import Adc, AdcConfig
+from splatinit.densify.base import Change
 from splatinit.densify.none import NoDensify
 from splatinit.errors import ConfigError, TrainingError
+from splatinit.io.checkpoints import save_checkpoint
 from splatinit.training import TrainConfig
 
 pytest.importorskip("gsplat", reason="gsplat is not installed")
@@ -129,6 +131,7 @@ def test_a_group_of_one_changes_nothing(tmp_path: Path) -> None:
     gaussians, aux, rates = worker.CASE.gaussians, object(), {"means": 0.1}
     assert alone.leads and alone.part(gaussians) is gaussians and alone.whole(gaussians) is gaussians
     assert alone.rates(rates) == rates and alone.moments(0.9, 0.999, 1e-15) == (0.9, 0.999, 1e-15)
+    assert alone.share(5) == 5 and alone.summed(Change(cloned=3)) == Change(cloned=3)
     assert alone.turn(5) == 5 and alone.purpose("densify") == "densify" and alone.identity() == {}
     assert alone.seen(aux, None, (1, 1)) == [(aux, None)] and alone.total(7) == 7
     assert alone.agreed(3, True, False) == (True, False)
@@ -142,7 +145,20 @@ def test_a_group_of_one_changes_nothing(tmp_path: Path) -> None:
     alone.leave()
 
 
+def test_checkpoints_of_another_number_of_processes_are_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 10, {"x": torch.zeros(1)}, {})
+    assert distributed.ALONE.latest(tmp_path).checkpoint.step == 10
+    with pytest.raises(ConfigError, match="are of a training in 1 process; this is one in 2") as caught:
+        TWO.latest(TWO.folder(tmp_path))
+    assert "as many as before" in caught.value.hint
+    for rank in range(3):
+        save_checkpoint(tmp_path / f"process_{rank}", 20, {"x": torch.zeros(1)}, {})
+    with pytest.raises(ConfigError, match="are of a training in 3 processes; this is one in 1"):
+        distributed.ALONE.latest(tmp_path)
+
+
 def test_each_process_takes_its_part() -> None:
+    assert TWO.share(61) == 31 and TWO.summed(None) is None
     assert TWO.turn(0) == 1 and TWO.turn(5) == 11
     assert len(TWO.part(worker.CASE.gaussians)) == 30 and not TWO.leads
     assert TWO.rates({"means": 1.0}) == {"means": pytest.approx(2**0.5)}
