@@ -326,10 +326,15 @@ def join(backend: str) -> Group:
                 hint=f"Say torchrun --nproc-per-node {torch.cuda.device_count()}.",
             )
         torch.cuda.set_device(local)
-    device = make_rasterizer(backend).device
+    rasterizer = make_rasterizer(backend)
     _hush_gsplat()
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Group(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
+    dist.init_process_group("nccl" if rasterizer.device.type == "cuda" else "gloo")
+    group = Group(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
+    if local == 0:
+        rasterizer.prepare()
+    # Where gsplat has still to compile its kernels, two processes would delete what the other one is at.
+    group.total(0)
+    return group
 
 
 def _hush_gsplat() -> None:

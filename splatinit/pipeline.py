@@ -474,7 +474,10 @@ class _Line:
         environment.use_threads()
         require_packages(config.init.name, config.init.settings)
         DENSIFIERS.load(config.densify.name)
-        device = devices.device_of(make_rasterizer(config.raster.name))
+        rasterizer = make_rasterizer(config.raster.name)
+        note = getattr(rasterizer, "note", None)
+        if note is not None:
+            progress.note(note)
         began = time.perf_counter()
         images, poser = _read_aloud(path, config, progress)
         seconds = time.perf_counter() - began
@@ -484,7 +487,15 @@ class _Line:
             for text in folder.notes:
                 progress.note(text)
             stages = _Stages(folder, progress)
-            yield cls(config, folder, stages, _posed(images, poser, stages, poses), progress, device, group)
+            yield cls(
+                config,
+                folder,
+                stages,
+                _posed(images, poser, stages, poses),
+                progress,
+                devices.device_of(rasterizer),
+                group,
+            )
 
     def start(self) -> Initialization:
         from .quality import measure, summary

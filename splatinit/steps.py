@@ -108,7 +108,7 @@ class AutogradStep:
             background=task.background,
             sh_degree=task.sh_degree,
             with_depth=task.depth is not None,
-            with_stats=bool(task.stats),
+            with_stats=task.stats,
         )
         self._loss = l1_dssim(self._render.rgb, task.rgb, self._config.ssim_weight, task.counts)
         if task.depth is not None:

@@ -28,7 +28,8 @@ ALPHA_MIN = 1 / 255
 
 
 def install(monkeypatch) -> None:
-    """Have gsplat call :class:`Kernels`, and the backend take the CPU for its device."""
+    """Have gsplat call :class:`Kernels`, which did not come with it, and the backend take the CPU for its device."""
+    monkeypatch.setattr("splatinit.raster.gsplat._has_kernels", lambda: False)
     monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace(_C=Kernels))
     monkeypatch.setattr("splatinit.raster.gsplat.cuda_device", lambda: torch.device("cpu"))
 

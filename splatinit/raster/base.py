@@ -9,6 +9,7 @@ bring the transmittance to TRANSMITTANCE_MIN or below. The remaining transmittan
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -63,7 +64,7 @@ class Rasterizer(Protocol):
         sh_degree: int | None = None,
         cam_from_world: torch.Tensor | None = None,
         with_depth: bool = False,
-        with_stats: bool = False,
+        with_stats: bool | Collection[str] = False,
     ) -> Render:
         """Draw the Gaussians as ``camera`` sees them.
 
@@ -77,7 +78,7 @@ class Rasterizer(Protocol):
                 the 12 entries.
             with_depth: also return the expected depth.
             with_stats: also return ``aux.blend_weight``, and let backward fill ``aux.v_means2d`` and
-                ``aux.v_means2d_abs``.
+                ``aux.v_means2d_abs``. Names of these are a request for them alone, which may be cheaper.
 
         Returns:
             A Render; with n = 0, or nothing in view, it is the background with alpha 0.

@@ -28,7 +28,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,6 +43,7 @@ from .base import NEAR, RasterSettings
 VERSIONS = ">=1.5.3,<1.6"  # as in pyproject.toml: kernels, meta and distributed mode were read in these
 _FIRST, _END = (1, 5, 3), (1, 6)
 MOST_PAIRS = 2**31 - 1  # gsplat numbers (Gaussian, tile) pairs in 32 bits, and does not look
+STATISTICS = ("blend_weight", "v_means2d", "v_means2d_abs")
 PREBUILT = "https://docs.gsplat.studio/whl"  # wheels that hold the kernels, for some torch and CUDA
 
 
@@ -76,12 +77,13 @@ class GsplatRasterizer:
         sh_degree: int | None = None,
         cam_from_world: torch.Tensor | None = None,
         with_depth: bool = False,
-        with_stats: bool = False,
+        with_stats: bool | Collection[str] = False,
     ) -> Render:
         """See :class:`splatinit.raster.base.Rasterizer`.
 
         ``aux.blend_weight`` is drawn when it is first read, which has to be before the Gaussians change. A distributed
-        render has no blend_weight and no v_means2d_abs: gsplat has no absolute gradients there.
+        render has no blend_weight and no v_means2d_abs: gsplat has no absolute gradients there. Elsewhere these cost
+        two more sums beside the nine of backward, so say which statistics are wanted.
 
         Raises BackendError when gsplat cannot load its kernels, or meets more pairs than it can number.
         """
@@ -105,9 +107,11 @@ class GsplatRasterizer:
                     "This process holds no Gaussians; distributed gsplat needs some in each.",
                     hint="Train with fewer processes (torchrun --nproc-per-node).",
                 )
-            return self._nothing(camera, background, with_depth, with_stats)
+            return self._of_none(camera, background, with_depth, bool(with_stats))
 
-        watched = with_stats and torch.is_grad_enabled()
+        if isinstance(with_stats, bool):
+            with_stats = STATISTICS if with_stats else ()
+        watched = bool(with_stats) and torch.is_grad_enabled()
         means = gaussians.means
         if watched and not means.requires_grad and any(t.requires_grad for t in gaussians.tensors().values()):
             # gsplat's means2d keep a gradient only if they come from something that has one.
@@ -133,7 +137,7 @@ class GsplatRasterizer:
             sh_degree=degree,
             backgrounds=None if background is None or self.packed else background[None],
             render_mode="RGB+ED" if with_depth else "RGB",
-            absgrad=watched and not self.distributed,
+            absgrad=watched and "v_means2d_abs" in with_stats and not self.distributed,
             distributed=self.distributed,
         )
         rgb, alpha = image[0, ..., :3], alpha[0, ..., 0]
@@ -144,7 +148,7 @@ class GsplatRasterizer:
         if watched and meta["means2d"].requires_grad:
             meta["means2d"].retain_grad()
         weigh = None
-        if with_stats and not self.distributed:
+        if "blend_weight" in with_stats and not self.distributed:
             weigh = self._weigher(geometry, view, gaussians)
         return Render(
             rgb=rgb,
@@ -152,6 +156,19 @@ class GsplatRasterizer:
             depth=image[0, ..., 3] if with_depth else None,
             aux=GsplatAux(_Rows(meta, len(gaussians), self.distributed), weigh),
         )
+
+    def prepare(self) -> None:
+        """Have the kernels compiled, or loaded, now: by drawing one Gaussian. Raises what the first picture would."""
+        one = {
+            "means": [0, 0, 1.0],
+            "quats": [1.0, 0, 0, 0],
+            "scales": [1.0] * 3,
+            "opacities": 1.0,
+            "colors": [1.0] * 3,
+        }
+        eye = torch.eye(4, device=self.device)
+        tensors = {name: torch.tensor([value], device=self.device) for name, value in one.items()}
+        self._draw(**tensors, viewmats=eye[None], Ks=eye[None, :3, :3], width=1, height=1, packed=self.packed)
 
     def _uploaded(
         self, camera: Camera, pose: torch.Tensor | None, background: torch.Tensor | None
@@ -181,7 +198,7 @@ class GsplatRasterizer:
         try:
             image, alpha, meta = gsplat.rasterization(**arguments)
         except (AttributeError, ImportError, RuntimeError) as error:
-            if self._works or isinstance(error, torch.OutOfMemoryError):
+            if self._works or isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise BackendError(
@@ -201,7 +218,7 @@ class GsplatRasterizer:
             )
         return image, alpha, meta
 
-    def _nothing(self, camera: Camera, background: torch.Tensor | None, depth: bool, stats: bool) -> Render:
+    def _of_none(self, camera: Camera, background: torch.Tensor | None, depth: bool, stats: bool) -> Render:
         """The picture of no Gaussians."""
         size = camera.height, camera.width
         zeros = lambda *shape: torch.zeros(shape, device=self.device)  # noqa: E731

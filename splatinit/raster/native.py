@@ -6,7 +6,7 @@ after projection, lives in native buffers that are re-used from step to step, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ctypes import c_float
 
 import numpy as np
@@ -47,7 +47,7 @@ class NativeRasterizer:
         sh_degree: int | None = None,
         cam_from_world: torch.Tensor | None = None,
         with_depth: bool = False,
-        with_stats: bool = False,
+        with_stats: bool | Collection[str] = False,
     ) -> Render:
         """See :class:`splatinit.raster.base.Rasterizer`."""
         degree = gaussians.sh_degree if sh_degree is None else sh_degree
@@ -65,7 +65,7 @@ class NativeRasterizer:
             background = torch.zeros(3)
         if cam_from_world is None:
             cam_from_world = torch.from_numpy(camera.cam_from_world.astype(np.float32))
-        call = _Call(self.workspace(), camera, settings, degree, with_depth, with_stats, aux)
+        call = _Call(self.workspace(), camera, settings, degree, with_depth, bool(with_stats), aux)
         tensors = (tensor.contiguous() for tensor in gaussians.tensors().values())
         rgb, alpha, depth = _Rasterize.apply(*tensors, background.contiguous(), cam_from_world.contiguous(), call)
         return Render(rgb=rgb, alpha=alpha, depth=depth, aux=aux)

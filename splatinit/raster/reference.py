@@ -8,6 +8,7 @@ pixels × Gaussians in time and, with gradients, in memory; it is meant for imag
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -201,7 +202,7 @@ class ReferenceRasterizer:
         sh_degree: int | None = None,
         cam_from_world: torch.Tensor | None = None,
         with_depth: bool = False,
-        with_stats: bool = False,
+        with_stats: bool | Collection[str] = False,
     ) -> Render:
         dtype, n = gaussians.means.dtype, len(gaussians)
         degree = gaussians.sh_degree if sh_degree is None else sh_degree
@@ -219,7 +220,7 @@ class ReferenceRasterizer:
         order = self._visible_in_order(gaussians, camera, pose, settings, degree)
         drawn = project(gaussians.map(lambda tensor: tensor[order]), camera, pose, settings, degree)
 
-        aux = self._aux(n, order, drawn, with_stats)
+        aux = self._aux(n, order, drawn, bool(with_stats))
         means2d = drawn.means2d
         trained = (means2d, drawn.cov2d, drawn.opacities, drawn.colors)
         watched = with_stats and any(tensor.requires_grad for tensor in trained)

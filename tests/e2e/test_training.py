@@ -114,7 +114,7 @@ def test_it_asks_for_statistics_depth_and_sh_only_when_they_are_used():
         depth_priors={name: prior},
     )
     calls = recorder.calls
-    assert [call["with_stats"] for call in calls] == [step < 30 for step in range(1, 61)]
+    assert [bool(call["with_stats"]) for call in calls] == [step < 30 for step in range(1, 61)]
     assert [call["sh_degree"] for call in calls] == [0] * 30 + [1] * 30
     expected = [call["camera"] is scene.train[0].camera and done < 30 for done, call in enumerate(calls)]
     assert [call["with_depth"] for call in calls] == expected and sum(expected) == 6

@@ -122,8 +122,19 @@ def test_every_argument_is_one_of_gsplats(rasterizer, spied: list[dict]) -> None
 def test_nothing_is_paid_for_what_is_not_asked_for(rasterizer, spied: list[dict]) -> None:
     drawn(rasterizer)
     drawn(rasterizer, with_stats=True)
-    assert len(spied) == 2, "the blend weight is drawn only where it is read"
-    assert spied[0]["absgrad"] is False and spied[0]["render_mode"] == "RGB"
+    _, render = drawn(rasterizer, with_stats=("v_means2d",))
+    render.rgb.sum().backward()
+    assert render.aux.v_means2d.any() and render.aux.v_means2d_abs is None and render.aux.blend_weight is None
+    _, render = drawn(rasterizer, with_stats=("v_means2d_abs",))
+    render.rgb.sum().backward()
+    assert render.aux.v_means2d_abs.any()
+    assert len(spied) == 4, "the blend weight is drawn only where it is read"
+    assert [call["absgrad"] for call in spied] == [False, True, False, True] and spied[0]["render_mode"] == "RGB"
+
+
+def test_kernels_can_be_had_before_the_first_picture(rasterizer, spied: list[dict]) -> None:
+    rasterizer.prepare()
+    assert len(spied) == 1 and spied[0]["packed"] is rasterizer.packed
 
 
 def test_the_weights_of_gaussians_that_have_moved_are_refused(rasterizer) -> None:
@@ -253,6 +264,7 @@ def test_no_device_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_kernels_and_no_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("splatinit.raster.gsplat._has_kernels", lambda: False)
     monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", None)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(NotBuilt, match="there is no nvcc") as caught:
@@ -304,6 +316,18 @@ def test_more_pairs_than_gsplat_can_number_are_refused(monkeypatch: pytest.Monke
     with pytest.raises(BackendError, match="2,147,483,648 pairs") as caught:
         drawn(engine)
     assert caught.value.pairs == 2**31
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"background": torch.zeros(4)}, r"background must be \[3\], got \[4\]"),
+        ({"cam_from_world": torch.eye(3)}, r"cam_from_world must be \[4, 4\], got \[3, 3\]"),
+    ],
+)
+def test_wrong_shapes_are_told(rasterizer, given: dict, said: str) -> None:
+    with pytest.raises(ShapeError, match=said):
+        rasterizer.render(CASE.gaussians, CASE.camera, **given)
 
 
 def test_gaussians_elsewhere_are_refused(rasterizer) -> None:
