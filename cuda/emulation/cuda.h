@@ -41,15 +41,11 @@ namespace emulation {
 constexpr unsigned kLanes = 32, kMostThreads = 1024;
 constexpr size_t kSharedBytes = 48 * 1024;  // what every device gives a block without asking
 
-enum class Wait { none, warp, block };
-
 struct Fiber {
     void* stack_pointer = nullptr;
     char* stack = nullptr;
     dim3 thread;
     unsigned index = 0;
-    Wait waits = Wait::none;
-    bool ended = false;
     size_t shared = 0;  // bytes of shared memory that this thread has declared
     void* sanitizer = nullptr;
 };
@@ -65,7 +61,7 @@ struct Block {
     dim3 grid, size, index;
     unsigned threads = 0, live = 0, at_barrier = 0;
     const char* kernel = "";
-    int given[3], taken[3];  // sums of __syncthreads_count and its kin: count of non-zero
+    int given = 0, taken = 0;  // predicates that were not 0, of __syncthreads_count and its kin
 };
 
 extern Fiber* current;
@@ -116,7 +112,7 @@ inline void full(unsigned mask) {
 inline void __syncthreads() { emulation::wait_for_block(0); }
 inline int __syncthreads_count(int predicate) {
     emulation::wait_for_block(predicate != 0);
-    return emulation::block.taken[0];
+    return emulation::block.taken;
 }
 inline int __syncthreads_or(int predicate) { return __syncthreads_count(predicate) != 0; }
 inline int __syncthreads_and(int predicate) { return __syncthreads_count(predicate == 0) == 0; }

@@ -2,11 +2,16 @@
 #include "cuda.h"
 
 #include <chrono>
+#include <mutex>
+
+#include <sys/mman.h>
+#include <unistd.h>
 
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -27,10 +32,19 @@ void (*body)(void*);
 void* argument;
 unsigned ready[kMostThreads], n_ready = 0;
 uint64_t random_state = 88172645463325252ull;
+std::mutex one_kernel_at_once;  // of whichever caller
 
 unsigned draw(unsigned below) {  // xorshift64
     random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
-    return unsigned(random_state % below);
+    return unsigned((random_state >> 32) * below >> 32);
+}
+
+// A stack that ends at a page that nobody may touch.
+char* new_stack() {
+    const size_t page = size_t(sysconf(_SC_PAGESIZE));
+    void* memory = mmap(nullptr, page + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE)) fail("no memory for a stack");
+    return static_cast<char*>(memory) + page;
 }
 
 // Puts aside where `from` is and goes on where `to` was.
@@ -83,35 +97,51 @@ void prepare(Fiber& fiber, void (*entry)()) {
 #if defined(__SANITIZE_ADDRESS__)
 const void* scheduler_stack;
 size_t scheduler_bytes;
+bool from_scheduler = false;
 void leave_for(Fiber& from, Fiber& to, bool for_good) {
     const bool back = &to == &scheduler;
+    from_scheduler = &from == &scheduler;
     __sanitizer_start_switch_fiber(for_good ? nullptr : &from.sanitizer, back ? scheduler_stack : to.stack,
                                    back ? scheduler_bytes : kStackBytes);
     go(from, to);
     __sanitizer_finish_switch_fiber(from.sanitizer, nullptr, nullptr);
 }
-void arrived() { __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_bytes); }
+void arrived() {
+    const bool known = !from_scheduler;
+    __sanitizer_finish_switch_fiber(nullptr, known ? nullptr : &scheduler_stack, known ? nullptr : &scheduler_bytes);
+}
+// The frames of the thread before have never been left.
+void forget_frames(Fiber& fiber) { __asan_unpoison_memory_region(fiber.stack + kStackBytes - 4096, 4096); }
 #else
 void leave_for(Fiber& from, Fiber& to, bool) { go(from, to); }
 void arrived() {}
+void forget_frames(Fiber&) {}
 #endif
+
+// Whose turn it is: one of those that can go on, or the scheduler where nobody can.
+Fiber& next() {
+    if (!n_ready) {
+        current = nullptr;
+        return scheduler;
+    }
+    const unsigned pick = draw(n_ready);
+    current = &fibers[ready[pick]];
+    ready[pick] = ready[--n_ready];
+    return *current;
+}
 
 void thread_main() {
     arrived();
     body(argument);
-    current->ended = true;
+    Fiber& self = *current;
     --block.live;
-    leave_for(*current, scheduler, true);
+    leave_for(self, next(), true);
 }
 
-void wake(unsigned index) {
-    fibers[index].waits = Wait::none;
-    ready[n_ready++] = index;
-}
-
-void pause(Wait why) {
-    current->waits = why;
-    leave_for(*current, scheduler, false);
+void pause() {
+    Fiber& self = *current;
+    Fiber& other = next();
+    if (&self != &other) leave_for(self, other, false);
 }
 
 }  // namespace
@@ -123,42 +153,35 @@ void fail(const char* why) {
 }
 
 void wait_for_block(int predicate) {
-    block.given[0] += predicate;
-    if (++block.at_barrier < block.threads) {
-        pause(Wait::block);
-        return;
+    block.given += predicate;
+    if (++block.at_barrier == block.threads) {
+        block.taken = block.given;
+        block.given = 0;
+        block.at_barrier = 0;
+        // The last one does not run on first: it queues like the others.
+        for (unsigned i = 0; i < block.threads; ++i) ready[n_ready++] = i;
     }
-    block.taken[0] = block.given[0];
-    block.given[0] = 0;
-    block.at_barrier = 0;
-    for (unsigned i = 0; i < block.threads; ++i)
-        if (fibers[i].waits == Wait::block) wake(i);
-    // The last one does not run on first: it queues like the others.
-    ready[n_ready++] = current->index;
-    pause(Wait::none);
+    pause();
 }
 
 const uint64_t* exchange(const char* collective, uint64_t value) {
     Warp& warp = warps[current->index / kLanes];
-    if (warp.arrived && std::strcmp(warp.collective, collective)) fail("lanes of one warp met in different collectives");
+    if (warp.arrived && warp.collective != collective && std::strcmp(warp.collective, collective)) fail("lanes of one warp met in different collectives");
     warp.collective = collective;
     warp.given[lane()] = value;
     warp.arrived |= 1u << lane();
-    if (warp.arrived != 0xffffffffu) {
-        pause(Wait::warp);
-    } else {
+    if (warp.arrived == 0xffffffffu) {
         std::memcpy(warp.taken, warp.given, sizeof warp.taken);
         warp.arrived = 0;
         const unsigned first = current->index / kLanes * kLanes;
-        for (unsigned i = first; i < first + kLanes; ++i)
-            if (fibers[i].waits == Wait::warp) wake(i);
-        ready[n_ready++] = current->index;
-        pause(Wait::none);
+        for (unsigned i = first; i < first + kLanes; ++i) ready[n_ready++] = i;
     }
+    pause();
     return warp.taken;
 }
 
 void run(const char* kernel, dim3 grid, dim3 size, void (*the_body)(void*), void* the_argument) {
+    const std::lock_guard<std::mutex> lock(one_kernel_at_once);
     body = the_body, argument = the_argument;
     block.kernel = kernel, block.grid = grid, block.size = size;
     block.threads = size.x * size.y * size.z;
@@ -171,26 +194,21 @@ void run(const char* kernel, dim3 grid, dim3 size, void (*the_body)(void*), void
         const uint64_t number = (first + (blocks - count)) % blocks;
         block.index = dim3(unsigned(number % grid.x), unsigned(number / grid.x % grid.y), unsigned(number / grid.x / grid.y));
         block.live = block.threads;
-        block.at_barrier = 0, block.given[0] = 0;
+        block.at_barrier = 0, block.given = 0;
         std::memset(shared_memory, 0xff, sizeof shared_memory);
         n_ready = 0;
         for (unsigned i = 0; i < block.threads; ++i) {
             Fiber& fiber = fibers[i];
-            if (!fiber.stack) fiber.stack = static_cast<char*>(std::malloc(kStackBytes));
+            if (!fiber.stack) fiber.stack = new_stack();
+            forget_frames(fiber);
             fiber.index = i;
             fiber.thread = dim3(i % size.x, i / size.x % size.y, i / size.x / size.y);
-            fiber.waits = Wait::none, fiber.ended = false, fiber.shared = 0;
+            fiber.shared = 0;
             prepare(fiber, thread_main);
             ready[n_ready++] = i;
         }
         for (unsigned w = 0; w < block.threads / kLanes; ++w) warps[w].arrived = 0;
-        while (n_ready) {
-            const unsigned pick = draw(n_ready);
-            current = &fibers[ready[pick]];
-            ready[pick] = ready[--n_ready];
-            leave_for(scheduler, *current, false);
-        }
-        current = nullptr;
+        leave_for(scheduler, next(), false);
         if (block.live) fail("threads wait for others that have ended or wait elsewhere");
     }
 }
