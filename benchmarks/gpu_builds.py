@@ -156,11 +156,22 @@ def _readable(names: list[str]) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------------------ gsplat
+def cuda_home() -> str | None:
+    """The folder of the toolkit that nvcc belongs to, by what nvcc says itself: torch takes the one above the file that
+    is called nvcc, which may be a script that only leads to it. None where there is no nvcc that says it."""
+    if shutil.which("nvcc") is None:
+        return None
+    command = ["nvcc", "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull]
+    said = re.search(r"_HERE_=(.+)", subprocess.run(command, capture_output=True, text=True).stderr)
+    return str(Path(said[1].strip()).parent) if said else None
+
+
 class GsplatBuild:
     """gsplat's kernels, which its first import compiles: in a process of its own, beside whatever else goes on.
 
     Attributes:
         seconds: that it took, once it is done.       error: why there is no gsplat, or None.
+        log: what it said, where it failed.
     """
 
     def __init__(self, architecture: str, wheels: Path | None) -> None:
@@ -168,6 +179,7 @@ class GsplatBuild:
         it is installed."""
         self.seconds: float | None = None
         self.error: str | None = None
+        self.log: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._began = time.perf_counter()
         site = FOLDER / "site"
@@ -182,14 +194,18 @@ class GsplatBuild:
                 return
             sys.path.insert(0, str(site))
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+        # torch asks for ninja, which may be beside this Python.
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
+        if "CUDA_HOME" not in os.environ and (home := cuda_home()) is not None:
+            os.environ["CUDA_HOME"] = home
         # The same for this process, which loads what is built.
         os.environ["TORCH_CUDA_ARCH_LIST"] = architecture
         os.environ["TORCH_EXTENSIONS_DIR"] = str(FOLDER / "torch_extensions")
         # Some processors are left for what is measured meanwhile.
         os.environ["MAX_JOBS"] = str(max(1, len(os.sched_getaffinity(0)) - 3))
         program = "from gsplat.cuda._backend import _C; assert _C is not None, 'gsplat found no CUDA toolkit'"
-        self._log = FOLDER / "gsplat.log"
-        with self._log.open("wb") as log:
+        self._file = FOLDER / "gsplat.log"
+        with self._file.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", program], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -204,9 +220,9 @@ class GsplatBuild:
             return True
         self.seconds, self._process = time.perf_counter() - self._began, None
         if code != 0:
-            lines = self._log.read_text(errors="replace").strip().splitlines()
-            telling = [line for line in lines if "error" in line.lower()][:3]
-            self.error = "\n".join([*telling, *lines[-3:]])
+            self.log = self._file.read_text(errors="replace").strip().splitlines()
+            telling = [line for line in self.log if re.search(r"\berror: ", line)][:3]
+            self.error = "\n".join([*telling, *self.log[-3:]])
         return False
 
     def wait(self, seconds: float) -> None:

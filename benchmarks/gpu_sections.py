@@ -132,6 +132,7 @@ class Bench:
         build, self.build = self.build, None
         self.report.record["gsplat_build_seconds"] = build.seconds
         if build.error is not None:
+            self.report.record["gsplat_log"] = build.log
             self.report.say(f"gsplat is left out: {build.error}")
             return False
         self.report.record["gsplat"] = version("gsplat")

@@ -139,6 +139,7 @@ class Built:
 
     running = False
     seconds = 60.0
+    log = ("what it said",)
 
     def __init__(self, architecture: str, wheels: Path | None, error: str | None = None) -> None:
         assert architecture == "9.0"
@@ -195,7 +196,11 @@ def test_the_way_that_it_takes_on_a_gpu(tmp_path: Path, monkeypatch: pytest.Monk
     if error is None:
         assert set(found[1]) == {"gsplat"} and "gsplat 1.5.3" in told and "it needs a GPU" in told
     else:
-        assert found[1] == {} and "gsplat is left out: x.cu: error: no" in told
+        assert (
+            record["gsplat_log"] == ["what it said"]
+            and found[1] == {}
+            and "gsplat is left out: x.cu: error: no" in told
+        )
 
 
 @pytest.mark.usefixtures("pretended")
@@ -403,8 +408,9 @@ def test_a_build_that_fails_says_why() -> None:
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A build folder, and an environment that may be changed."""
     monkeypatch.setattr(gpu_builds, "FOLDER", tmp_path)
-    for name in ("PYTHONPATH", "TORCH_CUDA_ARCH_LIST", "TORCH_EXTENSIONS_DIR", "MAX_JOBS"):
+    for name in ("PYTHONPATH", "TORCH_CUDA_ARCH_LIST", "TORCH_EXTENSIONS_DIR", "MAX_JOBS", "CUDA_HOME"):
         monkeypatch.setenv(name, "")
+    monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     return tmp_path
 
@@ -434,6 +440,20 @@ def test_gsplat_is_compiled_beside(
     assert not build.running and build.seconds is not None
     assert build.error is None if error is None else error in build.error
     build.stop()  # there is nothing to stop any more
+
+
+def test_the_toolkit_is_the_one_that_nvcc_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the folder above a script of that name."""
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho '#$ _NVVM_BRANCH_=nvvm' >&2\necho '#$ _HERE_=/opt/cuda-13.0/bin' >&2\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{nvcc.parent}{os.pathsep}{os.environ['PATH']}")
+    assert gpu_builds.cuda_home() == "/opt/cuda-13.0"
+    nvcc.write_text("#!/bin/sh\n")
+    assert gpu_builds.cuda_home() is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_builds.cuda_home() is None
 
 
 def test_a_build_of_gsplat_can_be_ended(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
