@@ -1,6 +1,7 @@
 # Every target stands alone on a bare machine: it makes .venv and installs what it needs, and installs nothing twice.
 #   make demo     the whole line on the embedded scene: a table and a picture
 #   make test     the tests            make lint   ruff            make bench   timings of this machine
+#   make bench-gpu  the CUDA engine beside gsplat, under 10 minutes; without a GPU, what its kernels take of one
 #   make fuzz     10000 damaged files for every reader, odd scenes for the rasterizer, and a table of what became of them (CASES=, TARGET=)
 #   make sanitize the native tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; fails on any finding
 #   make wheel    the package as others install it, into dist/: with the CUDA engine for every architecture that nvcc knows, where there is an nvcc
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Python files are used where they lie (an editable install); only these make a new install necessary.
 NATIVE := $(shell find cuda -type f 2>/dev/null)
 
-.PHONY: demo test lint bench fuzz sanitize wheel viewer clean
+.PHONY: demo test lint bench bench-gpu fuzz sanitize wheel viewer clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run
@@ -32,6 +33,9 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/raster.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/rendering.py
+
+bench-gpu: $(VENV)/.test
+	$(BIN)/python benchmarks/gpu.py
 
 CASES ?= 10000
 TARGET ?= all
