@@ -42,7 +42,8 @@ def marked(name: str):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for fixture, names in {"backend_name": backends(), "cuda_name": ["cuda", EMULATED]}.items():
+    ours = ["cuda", EMULATED]
+    for fixture, names in {"backend_name": backends(), "cuda_name": ours, "engine_name": ["cpu", *ours]}.items():
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, [marked(name) for name in names], scope="session")
 
@@ -72,6 +73,12 @@ def backend(backend_name: str, request: pytest.FixtureRequest):
 def cuda(cuda_name: str, request: pytest.FixtureRequest):
     """The backend "cuda", on a GPU and in its emulation."""
     return rasterizer(cuda_name, request)
+
+
+@pytest.fixture(scope="session")
+def engine(engine_name: str, request: pytest.FixtureRequest):
+    """Each of our own engines."""
+    return rasterizer(engine_name, request)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The native engine on numbers that no sane scene holds: no crash, and no NaN in the picture of finite input."""
+"""The native engines on numbers that no sane scene holds: no crash, and no NaN in the picture of finite input."""
 
 from __future__ import annotations
 
@@ -39,18 +39,16 @@ def extreme_camera(seed: int) -> Camera:
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("poison", [None, float("nan"), float("inf"), -float("inf"), 1e-42])
-def test_extreme_numbers_are_survived(seed: int, poison: float | None) -> None:
-    from splatinit.raster.native import CpuRasterizer
-
+def test_extreme_numbers_are_survived(seed: int, poison: float | None, engine) -> None:
     gaussians = extreme_gaussians(seed)
     if poison is not None:
         pick = random.Random(seed)
         for tensor in gaussians.tensors().values():
             if tensor.numel():
                 tensor.view(-1)[pick.randrange(tensor.numel())] = poison
-    gaussians = gaussians.map(lambda tensor: tensor.requires_grad_())
+    gaussians = gaussians.map(lambda tensor: tensor.to(engine.device).requires_grad_())
     camera, settings = extreme_camera(seed), RasterSettings(antialiased=bool(seed % 2))
-    render = CpuRasterizer().render(gaussians, camera, settings=settings, with_depth=True, with_stats=True)
+    render = engine.render(gaussians, camera, settings=settings, with_depth=True, with_stats=True)
     (render.rgb.nan_to_num().sum() + render.alpha.sum()).backward()
     if poison is None or np.isfinite(poison):
         assert render.rgb.isfinite().all() and render.alpha.isfinite().all() and render.depth.isfinite().all()
@@ -72,43 +70,41 @@ def one_gaussian(**fields: list[float]) -> Gaussians:
     return Gaussians(**made)
 
 
-def drawn(gaussians: Gaussians, pose: np.ndarray | None = None, settings: RasterSettings = RasterSettings()):
-    from splatinit.raster.native import CpuRasterizer
-
+def drawn(engine, gaussians: Gaussians, pose: np.ndarray | None = None, settings: RasterSettings = RasterSettings()):
     camera = Camera(np.array([[20.0, 0, 10], [0, 20, 8], [0, 0, 1]]), np.eye(4) if pose is None else pose, 20, 16)
-    gaussians = gaussians.map(lambda tensor: tensor.requires_grad_())
-    render = CpuRasterizer().render(gaussians, camera, settings=settings, with_depth=True, with_stats=True)
+    gaussians = gaussians.map(lambda tensor: tensor.to(engine.device).requires_grad_())
+    render = engine.render(gaussians, camera, settings=settings, with_depth=True, with_stats=True)
     (render.rgb.sum() + render.depth.sum()).backward()
     return render
 
 
-def test_a_colour_beyond_float_is_cut() -> None:
-    render = drawn(one_gaussian(sh0=[3e38] * 3, shN=[3e38] * 9))
+def test_a_colour_beyond_float_is_cut(engine) -> None:
+    render = drawn(engine, one_gaussian(sh0=[3e38] * 3, shN=[3e38] * 9))
     assert render.alpha.max() > 0.5  # it is drawn
     assert render.rgb.isfinite().all() and 1e29 < render.rgb.max() <= 1e30
 
 
-def test_a_depth_beyond_float_is_not_drawn() -> None:
+def test_a_depth_beyond_float_is_not_drawn(engine) -> None:
     """Mean and translation are finite, their sum is not; on the axis nothing else gives it away."""
     pose = np.eye(4)
     pose[2, 3] = 3e38
     for z in (3e38, 0.0):  # a sum of infinity, and one that a weighted mean would round to it
-        render = drawn(one_gaussian(means=[0, 0, z]), pose)
+        render = drawn(engine, one_gaussian(means=[0, 0, z]), pose)
         assert not render.aux.visible.any() and render.alpha.max() == 0
         assert render.depth.isfinite().all() and render.aux.depths.isfinite().all()
 
 
-def test_a_gaussian_without_any_extent_leads_no_tile_outside_the_image() -> None:
+def test_a_gaussian_without_any_extent_leads_no_tile_outside_the_image(engine) -> None:
     """Without eps2d its covariance is 0 and its ellipse NaN; int(NaN) is the least int on some machines."""
     generator = torch.Generator().manual_seed(0)
     many = one_gaussian().map(lambda t: t.expand(100, *t.shape[1:]).clone())
     many.log_scales[:] = torch.randn(100, 3, generator=generator) * 30 - 60
     many.means[:, :2] += torch.randn(100, 2, generator=generator)
-    render = drawn(many, settings=RasterSettings(eps2d=0.0))
+    render = drawn(engine, many, settings=RasterSettings(eps2d=0.0))
     assert render.rgb.isfinite().all() and render.alpha.isfinite().all()
 
 
 @pytest.mark.parametrize("eps2d", [-0.3, float("nan")])
-def test_a_covariance_that_cannot_be_one_is_refused(eps2d: float) -> None:
+def test_a_covariance_that_cannot_be_one_is_refused(eps2d: float, engine) -> None:
     with pytest.raises(BackendError, match=r"render: the native engine refused its arguments \(code -2\)"):
-        drawn(one_gaussian(), settings=RasterSettings(eps2d=eps2d))
+        drawn(engine, one_gaussian(), settings=RasterSettings(eps2d=eps2d))
