@@ -41,13 +41,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def unused_gpu() -> str | None:
-    """The name of a GPU that torch could use here; None where it cannot."""
-    import torch
-
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-
-
 # --------------------------------------------------------------------------------------------------------------- memory
 @dataclass(frozen=True)
 class DeviceMemory:

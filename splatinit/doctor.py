@@ -12,7 +12,7 @@ from .registry import Registry, load_object
 OK, MISSING, BROKEN = "ok", "optional", "broken"
 # Where torch cannot use a GPU that is there.
 TORCH_WITH_CUDA = (
-    "For the GPU: pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu126, or what "
+    "For the GPU: pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130, or what "
     "pytorch.org says for your driver."
 )
 

@@ -481,7 +481,8 @@ class _Line:
         began = time.perf_counter()
         images, poser = _read_aloud(path, config, progress)
         seconds = time.perf_counter() - began
-        session = environment.session(config.seed, config.raster.name) | {"seconds_read": seconds}
+        device = devices.device_of(rasterizer)
+        session = environment.session(config.seed, config.raster.name, str(device)) | {"seconds_read": seconds}
         root = Path(out) if out is not None else default_out(path, config)
         with runs.take_run(root, config.expand(), _inputs(images, config), session) as folder:
             for text in folder.notes:
@@ -493,7 +494,7 @@ class _Line:
                 stages,
                 _posed(images, poser, stages, poses),
                 progress,
-                devices.device_of(rasterizer),
+                device,
                 group,
             )
 
@@ -538,9 +539,11 @@ class _Line:
         if not self.group.wait_for_start(not self.stages.kept("train")):
             return True
         self.foresee(len(begun.points), lambda fits: f"Start from at most {fits} points.")
-        idle = devices.unused_gpu() if self.config.raster.name == "cpu" else None
-        if idle is not None:
-            self.progress.note(f"Training on the CPU; '{idle}' could be used, too: --backend cuda.")
+        idle = environment.gpus() if self.config.raster.name == "cpu" else None
+        if idle:
+            self.progress.note(
+                f"Training on the CPU; '{idle[0]}' could be used, too: --backend cuda (needs: splatinit doctor)."
+            )
         result = train(
             self.scene,
             seed(begun, self.config.seeding),

@@ -115,7 +115,7 @@ def usable_engine(lib: ctypes.CDLL, index: int) -> CudaEngine:
             f"The CUDA engine has no code for {engine.describe()}, of compute capability {info.major}.{info.minor}; it "
             f"was built as {engine.version}.",
             hint="Build it for this card: in splatinit's folder, pip install --force-reinstall --no-deps "
-            f"--config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES={info.major}{info.minor} . {ON_THE_CPU}",
+            f"--config-settings=cmake.define.SPLATINIT_CUDA_ARCHITECTURES={info.major}{info.minor} . {ON_THE_CPU}",
             capability=(info.major, info.minor),
         )
     if not engine.emulated:
@@ -132,7 +132,7 @@ def _check_torch(engine: CudaEngine) -> None:
             f"The CUDA engine and {engine.describe()} are there, but this torch ({torch.__version__}) was built "
             "without CUDA.",
             hint="Install one with it: pip install --force-reinstall torch --index-url "
-            f"https://download.pytorch.org/whl/cu126 (or what pytorch.org says for your driver). {ON_THE_CPU}",
+            f"https://download.pytorch.org/whl/cu130 (or what pytorch.org says for your driver). {ON_THE_CPU}",
         )
     if not torch.cuda.is_available():
         raise NotBuilt(

@@ -18,7 +18,7 @@ from tiny import MemoryPhoto
 
 import splatinit
 from splatinit import device as devices
-from splatinit import metrics, native, optim, pipeline, steps, targets, training
+from splatinit import environment, metrics, native, optim, pipeline, steps, targets, training
 from splatinit.densify import adc as adc_module
 from splatinit.densify import edit, prune
 from splatinit.densify.adc import Adc, AdcConfig
@@ -601,12 +601,13 @@ def test_a_profile_has_our_engine_measure_its_stages(monkeypatch, device, profil
 
 
 def test_a_gpu_that_idles_is_named_once(monkeypatch, tiny_scene, tmp_path):
-    monkeypatch.setattr(devices, "unused_gpu", lambda: "Card")
+    monkeypatch.setattr(environment, "gpus", lambda: ("Card", "Other"))
     for expected in (1, 0):
         told = Told()
         splatinit.run(tiny_scene, tmp_path, init="sfm", settings=SETTINGS | {"train.steps": 2}, progress=told)
         named = [note for note in told.notes if "Card" in note]
-        assert named == ["Training on the CPU; 'Card' could be used, too: --backend cuda."] * expected
+        text = "Training on the CPU; 'Card' could be used, too: --backend cuda (needs: splatinit doctor)."
+        assert named == [text] * expected
 
 
 # ------------------------------------------------------------------------------------------------------ the CUDA engine

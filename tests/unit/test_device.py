@@ -12,7 +12,7 @@ import torch
 from pretend import DEVICE, Pretend
 
 from splatinit import device as devices
-from splatinit.device import DeviceMemory, device_memory, device_of, moved, sent, unused_gpu
+from splatinit.device import DeviceMemory, device_memory, device_of, moved, sent
 from splatinit.late import AHEAD, LateLosses, Loss
 from splatinit.stopwatch import Stopwatch
 from splatinit.targets import Targets, unsee_masked
@@ -117,14 +117,6 @@ def test_what_is_free_counts_what_torch_keeps_for_its_next_tensors(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
     assert device_memory(torch.device("cuda:0")) == DeviceMemory("Card", total=24, free=8, taken=7)
-
-
-def test_a_gpu_that_is_not_used_is_named(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert unused_gpu() is None
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Card")
-    assert unused_gpu() == "Card"
 
 
 # -------------------------------------------------------------------------------------------------------- a CUDA device

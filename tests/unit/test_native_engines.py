@@ -103,7 +103,7 @@ def test_a_device_older_than_the_build() -> None:
     assert (
         "has no code for cuda:0 (A card), of compute capability 7.0; it was built as 0.1.0, CUDA runtime 13.0" in said
     )
-    assert "CMAKE_CUDA_ARCHITECTURES=70" in said
+    assert "SPLATINIT_CUDA_ARCHITECTURES=70" in said
 
 
 def test_a_torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
