@@ -479,7 +479,8 @@ void check_loss() {
             const float* which = kind == 3 ? counts.data() : nullptr;
             const auto compute = [&](Engine& engine, unsigned char fill) {
                 Guarded<float> v_x(count, fill), loss(3, fill);
-                const int code = splat_cuda_l1_ssim(engine.handle, a.data(), b.data(), which, size[0], size[1], 0.2f, v_x.data(), loss.data(), nullptr);
+                const int code = splat_cuda_l1_ssim(engine.handle, a.data(), b.data(), which, size[0], size[1], 0.2f, v_x.data(),
+                                                    loss.data(), nullptr);
                 expect(code == SPLAT_OK, "loss gave %d", code);
                 Outcome out;
                 out.take("v_x", v_x), out.take("loss", loss);

@@ -20,7 +20,8 @@ namespace {
 constexpr int kThreads = 128;
 
 enum Fault { kNone, kBarrier, kUnwritten, kCollectives, kEnded, kPart, kTooMuch, kBeyond, kBeyondShared, kUndefined, kFaults };
-const char* const kNames[kFaults] = {"none", "barrier", "unwritten", "collectives", "ended", "part", "too_much", "beyond", "beyond_shared", "undefined"};
+const char* const kNames[kFaults] = {"none", "barrier",  "unwritten", "collectives",   "ended",
+                                     "part", "too_much", "beyond",    "beyond_shared", "undefined"};
 
 // in [kThreads]; out [1]: their sum, by way of shared memory.
 template <int kFault>

@@ -6,6 +6,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,13 +62,63 @@ def test_the_c_interface_survives_everything_alike_with_any_number_of_threads(le
     assert re.search(rf" {level}: .* checks: ok$", ctest(native_build, f"engine_{level}"), re.MULTILINE)
 
 
+def test_the_cuda_engine_survives_everything_on_the_emulation(native_build: Path) -> None:
+    assert re.search(r" emulated on the host: .* checks: ok$", ctest(native_build, "cuda_engine"), re.MULTILINE)
+
+
+def test_the_emulation_of_cuda_finds_the_faults_that_it_must_find(native_build: Path) -> None:
+    assert "100% tests passed, 0 tests failed out of 7" in ctest(native_build, "emulation_")
+
+
+def cuobjdump() -> str | None:
+    """Of CUDA, or of the package nvidia-cuda-cuobjdump."""
+    packages = Path(sysconfig.get_path("platlib"), "nvidia")
+    return shutil.which("cuobjdump") or next(map(str, sorted(packages.glob("*/bin/cuobjdump"))), None)
+
+
+KERNEL = re.compile(
+    r"^arch = (?P<architecture>sm_\w+)$"
+    r"|^ Function (?P<kernel>\S+):\n"
+    r" +REG:(?P<registers>\d+) STACK:(?P<stack>\d+) SHARED:(?P<shared>\d+) LOCAL:(?P<local>\d+)",
+    re.MULTILINE,
+)
+MOST_REGISTERS = 128  # two blocks of 256 threads, or four of 128, have room on a multiprocessor (65536)
+MOST_SHARED = 48 * 1024  # bytes that every device gives a block without being asked
+
+
+def test_every_cuda_kernel_fits_into_registers_and_shared_memory() -> None:
+    library = Path(native.__file__).parents[1] / "_lib" / "libsplat_cuda.so"
+    if not library.exists():
+        pytest.skip("splat_cuda is not built in this installation")
+    program = cuobjdump()
+    if program is None:
+        pytest.skip("no cuobjdump on this machine (pip install nvidia-cuda-cuobjdump)")
+    command = [program, "--dump-resource-usage", str(library)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    kernels: dict[str, set[str]] = {}
+    wrong = []
+    for match in KERNEL.finditer(said):
+        if match["architecture"]:
+            ours = kernels.setdefault(match["architecture"], set())
+        elif "_kernel" in match["kernel"] and "3cub" not in match["kernel"]:
+            ours.add(match["kernel"])
+            # A stack is where registers are spilled. The plain kernels have arrays there, too, and may.
+            stack = 0 if "plain" in match["kernel"] else int(match["stack"])
+            registers, shared = int(match["registers"]), int(match["shared"])
+            if stack or int(match["local"]) or registers > MOST_REGISTERS or shared > MOST_SHARED:
+                wrong.append(f"{list(kernels)[-1]} {match[0]}")
+    counts = {len(names) for names in kernels.values()}
+    assert len(counts) == 1 and min(counts) > 40, {name: len(names) for name, names in kernels.items()}
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_level_neon_in_an_emulator(tmp_path: Path) -> None:
     for name in ("aarch64-linux-gnu-g++", "qemu-aarch64"):
         if shutil.which(name) is None:
             pytest.skip(f"no {name} on this machine")
     folder = built(tmp_path, f"-DCMAKE_TOOLCHAIN_FILE={CUDA / 'cross' / 'aarch64.cmake'}")
     said = ctest(folder)
-    assert "100% tests passed, 0 tests failed out of 5" in said
+    assert "100% tests passed, 0 tests failed out of 12" in said
     assert all(re.search(rf" {level}: .* checks: ok$", said, re.MULTILINE) for level in ARM_LEVELS)
     # A fused multiply-add must be one instruction there, in the loops that were written for it and nowhere else.
     code = subprocess.run(
@@ -260,7 +311,7 @@ def test_wrong_tensors_are_refused() -> None:
         native.l1_dssim(x.transpose(0, 1).contiguous().transpose(0, 1), x, 0.2)
 
 
-def test_shared_maths_compiles_for_the_device(tmp_path: Path) -> None:
+def test_maths_that_no_kernel_uses_yet_compiles_for_the_device(tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no CUDA compiler on this machine")
