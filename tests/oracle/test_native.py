@@ -86,15 +86,31 @@ MOST_REGISTERS = 128  # two blocks of 256 threads, or four of 128, have room on 
 MOST_SHARED = 48 * 1024  # bytes that every device gives a block without being asked
 
 
-def test_every_cuda_kernel_fits_into_registers_and_shared_memory() -> None:
-    library = Path(native.__file__).parents[1] / "_lib" / "libsplat_cuda.so"
+def dumped(*what: str) -> str:
+    """What cuobjdump says of the library that is installed."""
+    library, program = native.library_path("splat_cuda"), cuobjdump()
     if not library.exists():
         pytest.skip("splat_cuda is not built in this installation")
-    program = cuobjdump()
     if program is None:
         pytest.skip("no cuobjdump on this machine (pip install nvidia-cuda-cuobjdump)")
-    command = [program, "--dump-resource-usage", str(library)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run([program, *what, str(library)], capture_output=True, text=True, check=True).stdout
+
+
+def test_no_double_slows_the_cuda_kernels() -> None:
+    """A number that became a double by mistake costs 32 to 64 times as much on consumer cards; no result shows it."""
+    doubles = Counter(dict.fromkeys(("blend_kernel", "blend_vjp_kernel", "project_kernel", "project_vjp_kernel"), 0))
+    found = set()
+    for function in dumped("-ptx").split(".entry ")[1:]:
+        name = function.partition("(")[0]
+        for kernel in doubles:
+            if f"{len(kernel)}{kernel}I" in name:  # mangled, with its template arguments
+                found.add(kernel)
+                doubles[kernel] += function.count(".f64")
+    assert found == set(doubles) and not doubles.total(), doubles
+
+
+def test_every_cuda_kernel_fits_into_registers_and_shared_memory() -> None:
+    said = dumped("--dump-resource-usage")
     kernels: dict[str, set[str]] = {}
     wrong = []
     for match in KERNEL.finditer(said):
