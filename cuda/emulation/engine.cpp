@@ -27,9 +27,8 @@ void sort(SortBuffers<Key>& buffers, int64_t count, int bits) {
 }  // namespace
 
 size_t scan_scratch(int64_t) { return 1; }
-size_t sort_scratch_depth(int64_t) { return 1; }
-size_t sort_scratch_tile16(int64_t) { return 1; }
-size_t sort_scratch_tile32(int64_t) { return 1; }
+size_t sort_scratch(const SortBuffers<uint32_t>&, int64_t) { return 1; }
+size_t sort_scratch(const SortBuffers<uint16_t>&, int64_t) { return 1; }
 
 void scan(void*, size_t, uint32_t* values, int64_t count, cudaStream_t) {
     uint32_t sum = 0;

@@ -12,7 +12,7 @@ struct AddUpTo {
 };
 
 template <class Key>
-size_t sort_scratch(int64_t count) {
+size_t scratch_of_sort(int64_t count) {
     size_t bytes = 0;
     cub::DoubleBuffer<Key> keys(nullptr, nullptr);
     cub::DoubleBuffer<uint32_t> values(nullptr, nullptr);
@@ -36,9 +36,8 @@ size_t scan_scratch(int64_t count) {
     check(cub::DeviceScan::InclusiveScan(nullptr, bytes, none, none, AddUpTo(), int(count)), "asking for the memory of a prefix sum");
     return bytes;
 }
-size_t sort_scratch_depth(int64_t count) { return sort_scratch<uint32_t>(count); }
-size_t sort_scratch_tile16(int64_t count) { return sort_scratch<uint16_t>(count); }
-size_t sort_scratch_tile32(int64_t count) { return sort_scratch<uint32_t>(count); }
+size_t sort_scratch(const SortBuffers<uint32_t>&, int64_t count) { return scratch_of_sort<uint32_t>(count); }
+size_t sort_scratch(const SortBuffers<uint16_t>&, int64_t count) { return scratch_of_sort<uint16_t>(count); }
 
 void scan(void* scratch, size_t bytes, uint32_t* values, int64_t count, cudaStream_t stream) {
     check(cub::DeviceScan::InclusiveScan(scratch, bytes, values, values, AddUpTo(), int(count), stream), "summing pairs");

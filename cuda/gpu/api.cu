@@ -190,7 +190,7 @@ void bin(splat_cuda_workspace& ws, int64_t capacity, cudaStream_t stream) {
     const auto emit = ws.is("plain_emit") ? emit_plain_kernel<Key> : emit_kernel<Key>;
     launch("listing pairs", emit, blocks_of(f.n, kBinThreads), kBinThreads, stream, f, lists.from, lists.values_from, limit);
     const int bits = bits_of(uint32_t(tile_count(f)));
-    const size_t bytes = sizeof(Key) == 2 ? sort_scratch_tile16(capacity) : sort_scratch_tile32(capacity);
+    const size_t bytes = sort_scratch(lists, capacity);
     sort_pairs(ws.reserve<char>(kScratch, int64_t(bytes)), bytes, lists, capacity, bits, stream);
     f.entries = lists.values_from;
     launch("beginnings of tiles", tile_begin_kernel<Key>, blocks_of(capacity + 1, kBinThreads), kBinThreads, stream, f,
@@ -312,7 +312,7 @@ int splat_cuda_forward(splat_cuda_workspace* ws, const splat_gaussians* g, const
 
         ws->begin(kBin, stream);
         if (n > 0) {
-            const size_t bytes = sort_scratch_depth(n);
+            const size_t bytes = sort_scratch(depths, n);
             sort_pairs(ws->reserve<char>(kScratch, int64_t(bytes)), bytes, depths, n, 32, stream);
             f.order = depths.values_from;
             launch("counting pairs", gather_pairs_kernel, blocks_of(n, kBinThreads), kBinThreads, stream, f,
