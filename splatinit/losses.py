@@ -40,6 +40,9 @@ def l1_dssim(
         # Whatever it is there: the colour of an unknown pixel need not be finite.
         rgb = torch.where(counts > 0, rgb, torch.zeros((), dtype=rgb.dtype, device=rgb.device))
         target = target * counts
+    if rgb.device.type == "cuda":
+        # cuDNN rounds the floats that it convolves to 10 bits, forward and backward; it leaves doubles as they are.
+        return l1_dssim_torch(rgb.double(), target.double(), ssim_weight).to(rgb.dtype)
     return l1_dssim_torch(rgb, target, ssim_weight)
 
 
@@ -66,7 +69,7 @@ class _FusedL1Dssim(torch.autograd.Function):
 def l1_dssim_torch(rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> torch.Tensor:
     """:func:`l1_dssim` in plain torch, for any device and float dtype: the fallback, and the oracle of the kernel."""
     x, y = rgb.permute(2, 0, 1), target.permute(2, 0, 1)
-    window = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
+    window = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=rgb.device) - SSIM_WINDOW // 2
     window = torch.exp(-(window**2) / (2 * SSIM_SIGMA**2))
     window = (window / window.sum()).to(rgb)
     # Five blurs of three channels as one batch of 15 single-channel images, rows first, then columns.
