@@ -18,9 +18,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from splatinit import native
+from splatinit import losses, native
 from splatinit.errors import ShapeError
-from splatinit.losses import relative_depth_l1
+from splatinit.losses import l1_dssim, relative_depth_l1
 from splatinit.optim import GaussianAdam
 from splatinit.raster.base import RasterSettings
 from splatinit.raster.native import CudaRasterizer
@@ -168,3 +168,18 @@ def test_the_depth_pull_has_the_gradient_of_autograd(seed: int) -> None:
     loss, v_depth = relative_depth_l1_vjp(depth.detach(), alpha, prior, confidence, 0.07)
     assert torch.equal(loss, expected.detach()) and torch.equal(v_depth, gradient)
     assert (v_depth == 0).any() and (v_depth != 0).any()
+
+
+def test_the_loss_without_our_engine_is_convolved_in_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN rounds floats to 10 bits. A torch without CUDA cannot go on with fake tensors where they are convolved."""
+    convolved = []
+
+    def look(rgb: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> torch.Tensor:
+        convolved.append((rgb.dtype, target.dtype))
+        return rgb.sum()
+
+    monkeypatch.setattr(native, "engine_for", lambda device: None)
+    monkeypatch.setattr(losses, "l1_dssim_torch", look)
+    with FakeTensorMode(), OnlyOnTheDevice():
+        loss = l1_dssim(*(torch.empty(24, 20, 3, device=CUDA) for _ in range(2)), 0.2)
+    assert convolved == [(torch.float64, torch.float64)] and loss.dtype == torch.float32 and loss.device == CUDA
