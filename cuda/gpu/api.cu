@@ -99,10 +99,19 @@ struct splat_cuda_workspace {
     // At least `count` items; grows by a quarter more than is asked for, where there is room for that.
     template <class T>
     T* reserve(BufferId id, int64_t count) {
+        return take<T>(id, count, count / 4);
+    }
+    // The same for lists of pairs, whose count has room for more in it (see room_for).
+    template <class T>
+    T* reserve_pairs(BufferId id, int64_t count) {
+        return take<T>(id, count, 0);
+    }
+    template <class T>
+    T* take(BufferId id, int64_t count, int64_t more) {
         auto& buffer = buffers[id];
         const int64_t bytes = std::max<int64_t>(256, count * int64_t(sizeof(T)));
         if (bytes > buffer.bytes) {
-            int64_t wanted = (bytes + bytes / 4 + 255) / 256 * 256;
+            int64_t wanted = (bytes + more * int64_t(sizeof(T)) + 255) / 256 * 256;
             buffer.data = allocate(user, id, wanted);
             if (!buffer.data) buffer.data = allocate(user, id, wanted = bytes);
             buffer.bytes = buffer.data ? wanted : 0;
@@ -158,6 +167,15 @@ View view_of(const splat_view& v) {
     return view;
 }
 
+// Pairs that the lists of a frame are made for, if it is likely to have so many: a 16th more, in steps of up to another 16th, so that
+// one frame after the other needs the same memory.
+int64_t room_for(int64_t pairs) {
+    const int64_t count = pairs + pairs / 16 + 4096;
+    int64_t step = 1;
+    while (32 * step < count) step *= 2;
+    return std::min<int64_t>((count + step - 1) / step * step, (int64_t(1) << 31) - 1);
+}
+
 int bits_of(uint32_t largest) {
     int bits = 1;
     while (largest >> bits) ++bits;
@@ -182,8 +200,8 @@ void project(splat_cuda_workspace& ws, const splat_gaussians& g, const View& vie
 template <class Key>
 void bin(splat_cuda_workspace& ws, int64_t capacity, cudaStream_t stream) {
     Frame& f = ws.frame;
-    SortBuffers<Key> lists = {ws.reserve<Key>(kTiles, capacity), ws.reserve<Key>(kTilesOther, capacity),
-                              ws.reserve<uint32_t>(kEntries, capacity), ws.reserve<uint32_t>(kEntriesOther, capacity)};
+    SortBuffers<Key> lists = {ws.reserve_pairs<Key>(kTiles, capacity), ws.reserve_pairs<Key>(kTilesOther, capacity),
+                              ws.reserve_pairs<uint32_t>(kEntries, capacity), ws.reserve_pairs<uint32_t>(kEntriesOther, capacity)};
     const uint32_t limit = uint32_t(capacity);
     // Behind the pairs lies what is no tile: it is sorted to the end.
     check(cudaMemsetAsync(lists.from, 0xff, size_t(capacity) * sizeof(Key), stream), "clearing the lists");
@@ -325,15 +343,14 @@ int splat_cuda_forward(splat_cuda_workspace* ws, const splat_gaussians* g, const
         // rest of the frame to do: the device never waits. Where there were more pairs than room, the lists are made again.
         check(cudaMemcpyAsync(ws->counted, f.counted, sizeof(Counted), cudaMemcpyDeviceToHost, stream), "reading counts");
         check(cudaEventRecord(ws->counted_event, stream), "recording an event");
-        int64_t capacity = (ws->likely_pairs ? ws->likely_pairs + ws->likely_pairs / 8 : 4 * n) + 4096;
+        int64_t capacity = room_for(ws->likely_pairs ? ws->likely_pairs : n);
         for (;;) {
-            capacity = std::min<int64_t>(capacity, (int64_t(1) << 31) - 1);
             if (ws->is("deterministic")) {
-                f.slot_gaussian = ws->reserve<uint32_t>(kSlotGaussian, capacity);
-                f.slot_blended = ws->reserve<uint8_t>(kSlotBlended, capacity);
-                f.slots = ws->reserve<float>(kSlots, capacity * kSumFloats);
+                f.slot_gaussian = ws->reserve_pairs<uint32_t>(kSlotGaussian, capacity);
+                f.slot_blended = ws->reserve_pairs<uint8_t>(kSlotBlended, capacity);
+                f.slots = ws->reserve_pairs<float>(kSlots, capacity * kSumFloats);
                 if (aux->blend_weight) {
-                    float* weights = ws->reserve<float>(kSlotWeight, capacity);
+                    float* weights = ws->reserve_pairs<float>(kSlotWeight, capacity);
                     check(cudaMemsetAsync(weights, 0, size_t(capacity) * sizeof(float), stream), "clearing weights");
                 }
             }
@@ -351,7 +368,7 @@ int splat_cuda_forward(splat_cuda_workspace* ws, const splat_gaussians* g, const
             // Views differ: what one needed is let go slowly.
             ws->likely_pairs = std::max(pairs, ws->likely_pairs - ws->likely_pairs / 64);
             if (pairs <= capacity) break;
-            capacity = pairs + pairs / 8 + 4096;
+            capacity = room_for(pairs);
             ws->begin(kBin, stream);
         }
         ws->drawn = true;
