@@ -158,6 +158,19 @@ def test_checkpoints_of_another_number_of_processes_are_refused(tmp_path: Path) 
         distributed.ALONE.latest(tmp_path)
 
 
+def test_checkpoints_without_a_step_in_common_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = TWO.folder(tmp_path)
+    for step in (40, 50):
+        save_checkpoint(folder, step, {"x": torch.zeros(1)}, {})
+    monkeypatch.setattr(
+        distributed.Group, "_from_all", lambda group, mine: [mine, torch.tensor([10, 20, -1, -1, -1, -1, -1, -1])]
+    )
+    with pytest.raises(ConfigError, match=r"the 2 processes have no step in common") as caught:
+        TWO.latest(folder)
+    assert "(process 0: [40, 50]; process 1: [10, 20])" in str(caught.value)
+    assert "remove these checkpoints" in caught.value.hint
+
+
 def test_each_process_takes_its_part() -> None:
     assert TWO.share(61) == 31 and TWO.summed(None) is None
     assert TWO.turn(0) == 1 and TWO.turn(5) == 11
