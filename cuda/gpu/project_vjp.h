@@ -1,6 +1,6 @@
 // One thread per Gaussian: its sums over all pixels, carried back through projection, colour and activations to gradients, and,
-// in training, at once into Adam, so that the gradients never reach memory (1416 bytes of traffic a Gaussian with SH 3 in place of
-// 2124 with a separate Adam, PERFORMANCE notes of 2026).
+// in training, at once into Adam, so that the gradients never reach memory (with SH 3, 1416 bytes of traffic a Gaussian in place of
+// 2124 with a separate Adam).
 #pragma once
 
 #include "adam.h"
