@@ -12,7 +12,6 @@ constexpr int kTilePixels = kTile * kTile;
 constexpr int kSumFloats = 12;   // sums over pixels of one Gaussian, see Sum
 constexpr int kPoseFloats = 12;  // v_W [9], v_t [3]
 constexpr int kNeverStops = 0x7fffffff;
-constexpr uint32_t kTooMany = 0xffffffffu;  // where a count of pairs ends
 constexpr uint32_t kNoPairs = 0xffffffffu;  // depth key of a Gaussian that reaches no tile
 
 // In the order of the CPU engine's slots.
@@ -27,7 +26,8 @@ struct View {
 
 // What the host has to know of a frame.
 struct Counted {
-    uint32_t pairs, visible;  // of Gaussians: those with pairs
+    uint32_t pairs;    // of tiles and Gaussians
+    uint32_t visible;  // Gaussians that have pairs
 };
 
 struct Frame {
@@ -36,7 +36,7 @@ struct Frame {
     Record* records;          // [n], valid where visible
     uint32_t* pairs;          // [n] tiles that each Gaussian reaches
     uint32_t* order;          // [n] Gaussians front to back; those without pairs behind all others
-    uint32_t* pair_end;       // [n] in depth order: pairs of the Gaussians up to and including this one, kTooMany at most
+    uint32_t* pair_end;       // [n] in depth order: pairs of the Gaussians up to and including this one, 2^32 - 1 at most
     uint32_t* first_slot;     // [n] where the pairs of each Gaussian begin, in the order in which they are emitted
     uint32_t* tile_begin;     // [tiles + 1] first entry of each tile
     const uint32_t* entries;  // [pairs] tile by tile, front to back: the Gaussian, or with slots the slot

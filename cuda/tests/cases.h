@@ -541,4 +541,30 @@ void check_isolation(Engine& engine) {
     where = level;
 }
 
+// The CPU engine, as the passes of these tests call an engine.
+struct CpuEngine {
+    splat_workspace* handle = splat_cpu_workspace_create();
+    CpuEngine() = default;
+    CpuEngine(const CpuEngine&) = delete;
+    ~CpuEngine() { splat_cpu_workspace_destroy(handle); }
+
+    template <class... A>
+    int forward(A... arguments) {
+        return splat_cpu_forward(handle, arguments...);
+    }
+    template <class... A>
+    int backward(A... arguments) {
+        return splat_cpu_backward(handle, arguments...);
+    }
+    template <class... A>
+    int count_pairs(A... arguments) {
+        return splat_cpu_count_pairs(handle, arguments...);
+    }
+    template <class... A>
+    int adam(A... arguments) {
+        return splat_cpu_adam(arguments...);
+    }
+    bool exact() const { return true; }
+};
+
 }  // namespace cases

@@ -128,31 +128,6 @@ struct Engine {
     bool exact() const { return deterministic; }
 };
 
-struct CpuEngine {
-    splat_workspace* handle = splat_cpu_workspace_create();
-    CpuEngine() = default;
-    CpuEngine(const CpuEngine&) = delete;
-    ~CpuEngine() { splat_cpu_workspace_destroy(handle); }
-
-    template <class... A>
-    int forward(A... arguments) {
-        return splat_cpu_forward(handle, arguments...);
-    }
-    template <class... A>
-    int backward(A... arguments) {
-        return splat_cpu_backward(handle, arguments...);
-    }
-    template <class... A>
-    int count_pairs(A... arguments) {
-        return splat_cpu_count_pairs(handle, arguments...);
-    }
-    template <class... A>
-    int adam(A... arguments) {
-        return splat_cpu_adam(arguments...);
-    }
-    bool exact() const { return true; }
-};
-
 // ------------------------------------------------------------------------------------------------------------ comparisons
 bool is_picture(const std::string& name) { return name == "rgb" || name == "alpha" || name == "depth"; }
 bool is_place(const std::string& name) { return name == "means2d" || name == "depths" || name == "radii"; }

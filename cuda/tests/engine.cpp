@@ -19,34 +19,11 @@ using namespace cases;
 
 namespace {
 
-struct Workspace {
-    splat_workspace* handle = splat_cpu_workspace_create();
-    ~Workspace() { splat_cpu_workspace_destroy(handle); }
-
-    template <class... A>
-    int forward(A... arguments) {
-        return splat_cpu_forward(handle, arguments...);
-    }
-    template <class... A>
-    int backward(A... arguments) {
-        return splat_cpu_backward(handle, arguments...);
-    }
-    template <class... A>
-    int count_pairs(A... arguments) {
-        return splat_cpu_count_pairs(handle, arguments...);
-    }
-    template <class... A>
-    int adam(A... arguments) {
-        return splat_cpu_adam(arguments...);
-    }
-    bool exact() const { return true; }
-};
-
-void check_case(const Case& c, const Options& options, Workspace& used) {
+void check_case(const Case& c, const Options& options, CpuEngine& used) {
     const std::string level = where;
     where += ", " + c.name;
     splat_cpu_set_threads(1);
-    Workspace fresh;
+    CpuEngine fresh;
     const Outcome first = run(c, options, fresh, 0xff);
     expect_finite(c, first);
     for (int threads : {1, 2, 3, 7}) {
@@ -78,7 +55,7 @@ void check_loss(splat_workspace* used) {
             Outcome first;
             for (int threads : {1, 2, 3, 7}) {
                 splat_cpu_set_threads(threads);
-                Workspace fresh;
+                CpuEngine fresh;
                 Outcome out;
                 Guarded<float> v_x(count, threads == 1 ? 0xff : 0x3c);
                 Guarded<double> loss(3, 0xff);
@@ -151,7 +128,7 @@ void check_exponential() {
 // ---------------------------------------------------------------------------------------------------------- wrong calls
 void check_refusals() {
     where = "wrong arguments";
-    Workspace ws;
+    CpuEngine ws;
     Case c = ordinary("", 20, 3, 20, 20, 1);
     Parameters p(c, 0, true);
     splat_gaussians g = p.gaussians(c);
@@ -481,12 +458,12 @@ void check_callers() {
     splat_cpu_set_threads(2);
     Outcome alone[2], together[2];
     for (int i = 0; i < 2; ++i) {
-        Workspace ws;
+        CpuEngine ws;
         alone[i] = run(cases[i], options, ws, 1);
     }
     // `checks` and `where` are not shared: what the threads find is looked at when they have ended.
     const auto draw = [&](int i, Floats* rgb) {
-        Workspace ws;
+        CpuEngine ws;
         const Case& c = cases[i];
         const splat_gaussians g = {c.n, c.k, c.field[0].data(), c.field[1].data(), c.field[2].data(), c.field[3].data(),
                                    c.field[4].data(), c.field[5].data()};
@@ -526,7 +503,7 @@ int main(int argc, char** argv) {
     check_field_refusals();
     where = level;
     const std::vector<Case> cases = make_cases();
-    Workspace used;
+    CpuEngine used;
     int index = 0;
     for (const Case& c : cases) {
         const Options options = {!c.moderate || index % 2, index % 4 < 2, index % 3 != 0, index % 5 != 0};
